@@ -1,0 +1,174 @@
+package portmap
+
+import (
+	"container/heap"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// A Sync that failed is tried again after firstRetry, then at doubling
+// intervals up to lastRetry.
+const (
+	firstRetry = 500 * time.Millisecond
+	lastRetry  = time.Minute
+)
+
+// tick does what is due and says how long Run may sleep; false: for ever.
+func (t *Table) tick() (time.Duration, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.now()
+	for len(t.leases) > 0 && t.leases[0].Deadline <= now {
+		t.expire(t.leases[0])
+	}
+	if t.stale && t.retryAt <= now {
+		t.sync()
+	}
+	next := time.Duration(-1)
+	if len(t.leases) > 0 {
+		next = t.leases[0].Deadline - now
+	}
+	if t.stale && (next < 0 || t.retryAt-now < next) {
+		next = t.retryAt - now
+	}
+	return max(next, 0), next >= 0
+}
+
+// expire ends a lease. A kernel that refuses does not keep the lease alive:
+// the mapping is gone from the table, and Run repairs the kernel.
+func (t *Table) expire(e *entry) {
+	t.remove(e)
+	if err := t.fw.Change(&e.Mapping, nil); err != nil {
+		t.outdated(err)
+	}
+	t.logf("ExpireMapping: Proto:%v Port:%d", e.Protocol, e.ExternalPort)
+}
+
+// sync makes the kernel equal to the table, now or at a later try.
+func (t *Table) sync() {
+	if err := t.fw.Sync(t.network, t.list()); err != nil {
+		t.outdated(err)
+		return
+	}
+	if t.stale {
+		t.logf("the kernel is equal to the table again")
+	}
+	t.stale, t.backoff = false, 0
+}
+
+func (t *Table) outdated(err error) {
+	t.backoff = min(max(firstRetry, 2*t.backoff), lastRetry)
+	t.stale, t.retryAt = true, t.now()+t.backoff
+	t.logf("the kernel is not equal to the table: %v; next try in %v", err, t.backoff)
+	t.awaken()
+}
+
+func (t *Table) awaken() {
+	select {
+	case t.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (t *Table) find(k Key) *entry {
+	for _, e := range t.ports[portKey{k.Protocol, k.ExternalPort}] {
+		if e.RemoteHost == k.RemoteHost {
+			return e
+		}
+	}
+	return nil
+}
+
+func (t *Table) insert(e *entry) {
+	k := portKey{e.Protocol, e.ExternalPort}
+	t.order = append(t.order, e)
+	t.ports[k] = append(t.ports[k], e)
+	t.perClient[e.Client]++
+	heap.Push(&t.leases, e)
+}
+
+func (t *Table) remove(e *entry) {
+	k := portKey{e.Protocol, e.ExternalPort}
+	t.order = without(t.order, e)
+	if t.ports[k] = without(t.ports[k], e); len(t.ports[k]) == 0 {
+		delete(t.ports, k)
+	}
+	if t.perClient[e.Client]--; t.perClient[e.Client] == 0 {
+		delete(t.perClient, e.Client)
+	}
+	heap.Remove(&t.leases, e.lease)
+}
+
+func without(list []*entry, e *entry) []*entry {
+	i := slices.Index(list, e)
+	return slices.Delete(list, i, i+1)
+}
+
+func (t *Table) list() []Mapping {
+	all := make([]Mapping, len(t.order))
+	for i, e := range t.order {
+		all[i] = e.Mapping
+	}
+	return all
+}
+
+// mapping gives the entry's mapping, nil for no entry.
+func (e *entry) mapping() *Mapping {
+	if e == nil {
+		return nil
+	}
+	return &e.Mapping
+}
+
+// leaseHeap orders entries by deadline (container/heap).
+type leaseHeap []*entry
+
+func (h leaseHeap) Len() int           { return len(h) }
+func (h leaseHeap) Less(i, j int) bool { return h[i].Deadline < h[j].Deadline }
+func (h leaseHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].lease, h[j].lease = i, j
+}
+func (h *leaseHeap) Push(x any) {
+	e := x.(*entry)
+	e.lease = len(*h)
+	*h = append(*h, e)
+}
+func (h *leaseHeap) Pop() any {
+	last := len(*h) - 1
+	e := (*h)[last]
+	(*h)[last] = nil
+	*h = (*h)[:last]
+	return e
+}
+func (h *leaseHeap) moved(e *entry) { heap.Fix(h, e.lease) }
+
+// cleanDescription drops what could forge a line or disturb a terminal and
+// cuts at a character's edge (SPEC WIP-24).
+func cleanDescription(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || r == utf8.RuneError {
+			return -1
+		}
+		return r
+	}, s)
+	if len(s) <= MaxDescription {
+		return s
+	}
+	cut := MaxDescription
+	for !utf8.RuneStart(s[cut]) {
+		cut--
+	}
+	return s[:cut]
+}
+
+func hostOrAny(a netip.Addr) string {
+	if !a.IsValid() {
+		return "*"
+	}
+	return a.String()
+}

@@ -1,0 +1,102 @@
+package portmap
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// Policy says who may map what, how much and for how long.
+type Policy struct {
+	// Secure: a host may map and delete only for itself.
+	Secure bool
+	// Rules are tried in order and the first match decides. Without a match
+	// a mapping is allowed when both its ports are 1024 or above.
+	Rules []Rule
+	// MaxLease is the longest lease granted (SPEC WIP-4: 604800 s).
+	MaxLease time.Duration
+	// DefaultLease is what a host gets that asks for lease 0.
+	DefaultLease DefaultLease
+	// MaxMappings and MaxPerClient bound the table and one client's share.
+	MaxMappings, MaxPerClient int
+}
+
+// Rule allows or denies mappings.
+type Rule struct {
+	Allow    bool
+	External PortRange
+	Internal PortRange
+	Client   netip.Prefix // hosts that would receive the connections
+	Protocol Protocol     // zero: both
+	From     netip.Prefix // hosts that ask; the zero Prefix: any
+	Text     string       // as the administrator wrote it, for refusals
+}
+
+// PortRange is an inclusive range of ports.
+type PortRange struct{ First, Last uint16 }
+
+// Contains reports whether port is in the range.
+func (r PortRange) Contains(port uint16) bool { return r.First <= port && port <= r.Last }
+
+// DefaultLease is linux-igd's `duration` option: a length of time, or a time
+// of day at which leases end. The zero DefaultLease means the maximum.
+type DefaultLease struct {
+	Length time.Duration // or, with Daily, the time since midnight
+	Daily  bool
+}
+
+// from gives the lease that begins at the wall-clock time now. A time of day
+// less than a minute away means the one of the next day, as in linux-igd.
+func (d DefaultLease) from(now time.Time) time.Duration {
+	if !d.Daily {
+		return d.Length
+	}
+	midnight := time.Date(now.Year(), now.Month(), now.Day(), 0, 0, 0, 0, now.Location())
+	lease := midnight.Add(d.Length).Sub(now)
+	for lease < time.Minute {
+		lease += 24 * time.Hour
+	}
+	return lease
+}
+
+// lease turns a wish into what is granted. Every lease is finite (SPEC WIP-4).
+func (p Policy) lease(wish time.Duration, now time.Time) time.Duration {
+	if wish == 0 {
+		wish = p.DefaultLease.from(now)
+	}
+	if wish == 0 || wish > p.MaxLease {
+		wish = p.MaxLease
+	}
+	return wish
+}
+
+func (r Rule) matches(req *Request) bool {
+	return r.External.Contains(req.ExternalPort) &&
+		r.Internal.Contains(req.InternalPort) &&
+		(r.Protocol == 0 || r.Protocol == req.Protocol) &&
+		r.Client.Contains(req.Client) &&
+		(!r.From.IsValid() || r.From.Contains(req.From))
+}
+
+// permit checks everything that does not depend on other mappings.
+func (p Policy) permit(n Network, req *Request) error {
+	if !n.onLink(req.Client) {
+		return fmt.Errorf("%w: %v", ErrNotLANHost, req.Client)
+	}
+	if p.Secure && req.Client != req.From {
+		return fmt.Errorf("%w: with secure = yes a host may map only for itself, not for %v", ErrNotAuthorized, req.Client)
+	}
+	for _, r := range p.Rules {
+		if !r.matches(req) {
+			continue
+		}
+		if r.Allow {
+			return nil
+		}
+		return fmt.Errorf("%w: %s", ErrDenied, r.Text)
+	}
+	if req.ExternalPort < 1024 || req.InternalPort < 1024 {
+		return fmt.Errorf("%w: ports below 1024 need an allow rule", ErrDenied)
+	}
+	return nil
+}

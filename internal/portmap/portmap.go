@@ -1,0 +1,157 @@
+// Package portmap owns the port mappings of the router: which ones exist, who
+// may ask for them, whom they conflict with, how many there may be and when
+// they end. Every protocol room asks it, and it alone tells the firewall.
+//
+// The rules are those of WANIPConnection (SPEC 5.6, WIP-1 to WIP-24) and of
+// DESIGN.md, "Decisions".
+package portmap
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Protocol is the transport of a mapping, by its IANA number.
+type Protocol uint8
+
+// The transports that can be mapped. The zero Protocol means both, in a Rule.
+const (
+	TCP Protocol = unix.IPPROTO_TCP
+	UDP Protocol = unix.IPPROTO_UDP
+)
+
+// String gives the UPnP spelling (PortMappingProtocol, SPEC 5.5).
+func (p Protocol) String() string {
+	switch p {
+	case TCP:
+		return "TCP"
+	case UDP:
+		return "UDP"
+	}
+	return "any"
+}
+
+// ParseProtocol reads TCP or UDP in any case. Nothing else is a protocol
+// (SPEC WIP-10): there is no default.
+func ParseProtocol(s string) (Protocol, bool) {
+	switch {
+	case strings.EqualFold(s, "TCP"):
+		return TCP, true
+	case strings.EqualFold(s, "UDP"):
+		return UDP, true
+	}
+	return 0, false
+}
+
+// Key names one mapping (SPEC WIP-1).
+type Key struct {
+	Protocol     Protocol
+	ExternalPort uint16
+	RemoteHost   netip.Addr // the zero Addr: any host
+}
+
+// Mapping is one port that the router forwards to a LAN host.
+type Mapping struct {
+	Key
+	Client       netip.Addr // InternalClient: the LAN host
+	InternalPort uint16
+	Enabled      bool          // false: remembered, but not forwarded (SPEC WIP-12)
+	Description  string        // for people; no control characters, at most MaxDescription bytes
+	Deadline     time.Duration // on the boot clock: when the lease ends
+}
+
+// MaxDescription is the longest description kept, in bytes (SPEC WIP-24).
+const MaxDescription = 256
+
+// String describes the mapping for a log line.
+func (m Mapping) String() string {
+	from := ""
+	if m.RemoteHost.IsValid() {
+		from = " from " + m.RemoteHost.String()
+	}
+	return fmt.Sprintf("%v port %d%s to %v port %d", m.Protocol, m.ExternalPort, from, m.Client, m.InternalPort)
+}
+
+// Request is a host's wish for a mapping.
+type Request struct {
+	Mapping                // Deadline is ignored
+	Lease    time.Duration // wished; 0 means as long as the policy gives
+	From     netip.Addr    // the host that asks
+}
+
+// Network is what the table must know of the router's own addresses.
+type Network struct {
+	External netip.Addr     // the uplink's address; the zero Addr while there is none
+	LANs     []netip.Prefix // the router's own addresses on served LANs, with their prefix lengths
+}
+
+// onLink reports whether a is a host of a served LAN that is not the router:
+// in a prefix, and none of the router's, network or broadcast addresses.
+func (n Network) onLink(a netip.Addr) bool {
+	if !a.IsValid() || a.IsMulticast() || a.IsUnspecified() || a == n.External {
+		return false
+	}
+	found := false
+	for _, p := range n.LANs {
+		if p.Addr() == a {
+			return false
+		}
+		if !p.Contains(a) {
+			continue
+		}
+		if p.Bits() < a.BitLen()-1 && (a == p.Masked().Addr() || a == lastAddr(p)) {
+			return false
+		}
+		found = true
+	}
+	return found
+}
+
+// lastAddr is the highest address of p: of an IPv4 prefix, its broadcast address.
+func lastAddr(p netip.Prefix) netip.Addr {
+	b := p.Addr().AsSlice()
+	for i := p.Bits(); i < len(b)*8; i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	a, _ := netip.AddrFromSlice(b)
+	return a
+}
+
+// Firewall is the kernel's side of the table. Both methods are atomic: on
+// error the kernel is as it was before.
+type Firewall interface {
+	// Change takes old out of the kernel and puts new in, as one change.
+	// Either may be nil.
+	Change(old, new *Mapping) error
+	// Sync makes the kernel equal to exactly these mappings, without a gap
+	// for those that it has already.
+	Sync(n Network, all []Mapping) error
+}
+
+// Why a request was refused. Errors of this package wrap one of these and add
+// the details that a person needs.
+var (
+	ErrNotLANHost    = errors.New("not a host on a served LAN")
+	ErrNotAuthorized = errors.New("not authorized")
+	ErrDenied        = errors.New("denied by the rules")
+	ErrConflict      = errors.New("held by another host")
+	ErrInUse         = errors.New("in use by the router itself")
+	ErrFull          = errors.New("too many mappings")
+	ErrNoEntry       = errors.New("no such mapping")
+	ErrFirewall      = errors.New("the kernel refused the change")
+)
+
+// BootTime reads CLOCK_BOOTTIME, the clock of all leases: it goes on during
+// suspend and does not jump when the wall clock is set.
+func BootTime() time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		panic("portmap: CLOCK_BOOTTIME: " + err.Error()) // since Linux 2.6.39
+	}
+	return time.Duration(ts.Nano())
+}

@@ -1,0 +1,291 @@
+package portmap
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Config is what a Table needs of the rest of the daemon.
+type Config struct {
+	Firewall Firewall
+	Policy   Policy
+	// Now is the boot clock, on which leases run.
+	Now func() time.Duration
+	// InUse reports whether the router itself listens on a port.
+	InUse func(Protocol, uint16) (bool, error)
+	Logf  func(format string, args ...any)
+}
+
+// Table holds the mappings. Its methods may be called from any goroutine; one
+// mutex makes them take turns, the firewall's work included.
+type Table struct {
+	fw    Firewall
+	now   func() time.Duration
+	inUse func(Protocol, uint16) (bool, error)
+	logf  func(string, ...any)
+	wake  chan struct{} // tells Run that the next deadline may have changed
+
+	mu        sync.Mutex
+	policy    Policy
+	network   Network
+	order     []*entry             // as added: what GetGenericPortMappingEntry counts
+	ports     map[portKey][]*entry // those that share an external port differ in RemoteHost
+	perClient map[netip.Addr]int
+	leases    leaseHeap
+	refusals  refusals
+	stale     bool          // the kernel may differ from the table
+	retryAt   time.Duration // when stale: the next Sync
+	backoff   time.Duration
+}
+
+type entry struct {
+	Mapping
+	lease int // index in leases
+}
+
+type portKey struct {
+	protocol Protocol
+	port     uint16
+}
+
+// New makes an empty table. The firewall is told nothing yet: SetNetwork does.
+func New(c Config) *Table {
+	return &Table{
+		fw: c.Firewall, policy: c.Policy, now: c.Now, inUse: c.InUse, logf: c.Logf,
+		wake:      make(chan struct{}, 1),
+		ports:     map[portKey][]*entry{},
+		perClient: map[netip.Addr]int{},
+		refusals:  refusals{},
+	}
+}
+
+// Map grants a mapping or says why not: ErrNotLANHost, ErrNotAuthorized,
+// ErrDenied, ErrConflict, ErrInUse, ErrFull or ErrFirewall. A refusal leaves
+// no trace. The same client asking again for the same Key replaces its mapping
+// (SPEC WIP-2).
+func (t *Table) Map(req Request) (Mapping, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	m, err := t.mapLocked(&req)
+	if err != nil {
+		t.refuse(req.From, "map "+req.Mapping.String(), err)
+	}
+	return m, err
+}
+
+func (t *Table) mapLocked(req *Request) (Mapping, error) {
+	if err := t.policy.permit(t.network, req); err != nil {
+		return Mapping{}, err
+	}
+	old, err := t.conflict(req)
+	if err != nil {
+		return Mapping{}, err
+	}
+	if old == nil {
+		if err := t.room(req); err != nil {
+			return Mapping{}, err
+		}
+	}
+	m := req.Mapping
+	m.Description = cleanDescription(m.Description)
+	lease := t.policy.lease(req.Lease, time.Now())
+	m.Deadline = t.now() + lease
+
+	if err := t.fw.Change(old.mapping(), &m); err != nil {
+		return Mapping{}, fmt.Errorf("%w: %w", ErrFirewall, err)
+	}
+	if old != nil {
+		old.Mapping = m
+		t.leases.moved(old)
+	} else {
+		t.insert(&entry{Mapping: m})
+	}
+	t.awaken()
+	t.logf("AddPortMap: RemoteHost: %s Prot: %v ExtPort: %d Int: %v.%d Lease: %d s Desc: %q",
+		hostOrAny(m.RemoteHost), m.Protocol, m.ExternalPort, m.Client, m.InternalPort, int(lease/time.Second), m.Description)
+	return m, nil
+}
+
+// conflict applies the matrix of SPEC WIP-2: the entry that req replaces, nil
+// for a new one, or ErrConflict. One client may hold a port for several remote
+// hosts; two clients never share one.
+func (t *Table) conflict(req *Request) (*entry, error) {
+	var same *entry
+	for _, e := range t.ports[portKey{req.Protocol, req.ExternalPort}] {
+		if e.Client != req.Client {
+			return nil, fmt.Errorf("%w: %v has %v port %d for another %v s", ErrConflict,
+				e.Client, e.Protocol, e.ExternalPort, int(t.remaining(e.Mapping)/time.Second))
+		}
+		if e.RemoteHost == req.RemoteHost {
+			same = e
+		}
+	}
+	return same, nil
+}
+
+// room checks what only a new mapping must pass: quotas, and the ports of the
+// router itself.
+func (t *Table) room(req *Request) error {
+	if n := t.policy.MaxMappings; len(t.order) >= n {
+		return fmt.Errorf("%w: max_mappings = %d", ErrFull, n)
+	}
+	if n := t.policy.MaxPerClient; t.perClient[req.Client] >= n {
+		return fmt.Errorf("%w: %v has max_mappings_per_client = %d", ErrFull, req.Client, n)
+	}
+	used, err := t.inUse(req.Protocol, req.ExternalPort)
+	if err != nil {
+		return fmt.Errorf("%w: cannot tell whether the router uses the port: %w", ErrFirewall, err)
+	}
+	if used {
+		return fmt.Errorf("%w: %v port %d", ErrInUse, req.Protocol, req.ExternalPort)
+	}
+	return nil
+}
+
+// Unmap ends a mapping on behalf of the host from. Errors: ErrNoEntry,
+// ErrNotAuthorized (another host's mapping, with a secure policy), ErrFirewall.
+func (t *Table) Unmap(k Key, from netip.Addr) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	err := t.unmapLocked(k, from)
+	if err != nil {
+		t.refuse(from, fmt.Sprintf("delete %v port %d", k.Protocol, k.ExternalPort), err)
+	}
+	return err
+}
+
+func (t *Table) unmapLocked(k Key, from netip.Addr) error {
+	e := t.find(k)
+	if e == nil {
+		return ErrNoEntry
+	}
+	if t.policy.Secure && e.Client != from {
+		return fmt.Errorf("%w: it belongs to %v", ErrNotAuthorized, e.Client)
+	}
+	if err := t.fw.Change(&e.Mapping, nil); err != nil {
+		return fmt.Errorf("%w: %w", ErrFirewall, err)
+	}
+	t.remove(e)
+	t.logf("DeletePortMap: Proto:%v Port:%d", k.Protocol, k.ExternalPort)
+	return nil
+}
+
+// Lookup finds a mapping by its exact Key; ErrNoEntry when there is none.
+func (t *Table) Lookup(k Key) (Mapping, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e := t.find(k); e != nil {
+		return e.Mapping, nil
+	}
+	return Mapping{}, ErrNoEntry
+}
+
+// At gives the i-th mapping in the order of their making, from 0 without gaps
+// (SPEC WIP-17); ErrNoEntry beyond the last.
+func (t *Table) At(i int) (Mapping, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if i < 0 || i >= len(t.order) {
+		return Mapping{}, ErrNoEntry
+	}
+	return t.order[i].Mapping, nil
+}
+
+// Len is the number of mappings.
+func (t *Table) Len() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.order)
+}
+
+// List copies all mappings in the order of their making.
+func (t *Table) List() []Mapping {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.list()
+}
+
+// Remaining is what is left of m's lease, in whole seconds, rounded up
+// (SPEC WIP-5).
+func (t *Table) Remaining(m Mapping) time.Duration { return t.remaining(m) }
+
+func (t *Table) remaining(m Mapping) time.Duration {
+	left := m.Deadline - t.now()
+	if left < 0 {
+		return 0
+	}
+	return (left + time.Second - 1).Truncate(time.Second)
+}
+
+// SetPolicy replaces the policy. Mappings that it would no longer allow stay
+// until their leases end.
+func (t *Table) SetPolicy(p Policy) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.policy = p
+}
+
+// SetNetwork tells the table where the router now is, and makes the kernel
+// follow if that changed.
+func (t *Table) SetNetwork(n Network) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.network.External == n.External && slices.Equal(t.network.LANs, n.LANs) {
+		return
+	}
+	t.network = Network{External: n.External, LANs: slices.Clone(n.LANs)}
+	t.sync()
+}
+
+// SetFirewall replaces the firewall after a reload and makes it equal to the
+// table.
+func (t *Table) SetFirewall(fw Firewall) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.fw = fw
+	t.sync()
+}
+
+// Sync makes the kernel equal to the table. If the kernel refuses, Run tries
+// again until it does not.
+func (t *Table) Sync() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.sync()
+}
+
+// Flush ends all mappings (linux-igd's SIGUSR1).
+func (t *Table) Flush() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := len(t.order)
+	t.order, t.leases = nil, nil
+	clear(t.ports)
+	clear(t.perClient)
+	t.sync()
+	t.logf("Flush: %d mappings deleted", n)
+}
+
+// Run ends leases when they are due and repairs the kernel after a failure. It
+// sleeps until then, and returns when ctx ends.
+func (t *Table) Run(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		if next, ok := t.tick(); ok {
+			timer.Reset(next)
+		} else {
+			timer.Stop()
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		case <-t.wake:
+		}
+	}
+}
