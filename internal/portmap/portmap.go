@@ -79,9 +79,9 @@ func (m Mapping) String() string {
 
 // Request is a host's wish for a mapping.
 type Request struct {
-	Mapping                // Deadline is ignored
-	Lease    time.Duration // wished; 0 means as long as the policy gives
-	From     netip.Addr    // the host that asks
+	Mapping               // Deadline is ignored
+	Lease   time.Duration // wished; 0 means as long as the policy gives
+	From    netip.Addr    // the host that asks
 }
 
 // Network is what the table must know of the router's own addresses.
