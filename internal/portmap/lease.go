@@ -2,6 +2,7 @@ package portmap
 
 import (
 	"container/heap"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -46,6 +47,21 @@ func (t *Table) expire(e *entry) {
 		t.outdated(err)
 	}
 	t.logf("ExpireMapping: Proto:%v Port:%d", e.Protocol, e.ExternalPort)
+}
+
+// change tells the firewall. Somebody may have flushed our rules, so that the
+// kernel refuses: then they are put back, and the change is tried once more.
+func (t *Table) change(old, new *Mapping) error {
+	err := t.fw.Change(old, new)
+	if err == nil {
+		return nil
+	}
+	if t.sync(); !t.stale {
+		if err = t.fw.Change(old, new); err == nil {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: %w", ErrFirewall, err)
 }
 
 // sync makes the kernel equal to the table, now or at a later try.

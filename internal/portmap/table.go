@@ -95,8 +95,8 @@ func (t *Table) mapLocked(req *Request) (Mapping, error) {
 	lease := t.policy.lease(req.Lease, time.Now())
 	m.Deadline = t.now() + lease
 
-	if err := t.fw.Change(old.mapping(), &m); err != nil {
-		return Mapping{}, fmt.Errorf("%w: %w", ErrFirewall, err)
+	if err := t.change(old.mapping(), &m); err != nil {
+		return Mapping{}, err
 	}
 	if old != nil {
 		old.Mapping = m
@@ -166,8 +166,8 @@ func (t *Table) unmapLocked(k Key, from netip.Addr) error {
 	if t.policy.Secure && e.Client != from {
 		return fmt.Errorf("%w: it belongs to %v", ErrNotAuthorized, e.Client)
 	}
-	if err := t.fw.Change(&e.Mapping, nil); err != nil {
-		return fmt.Errorf("%w: %w", ErrFirewall, err)
+	if err := t.change(&e.Mapping, nil); err != nil {
+		return err
 	}
 	t.remove(e)
 	t.logf("DeletePortMap: Proto:%v Port:%d", k.Protocol, k.ExternalPort)
