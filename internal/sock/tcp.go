@@ -1,0 +1,148 @@
+package sock
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/mdlayher/socket"
+	"golang.org/x/sys/unix"
+)
+
+// backlog is how many connections may wait for Accept.
+const backlog = 64
+
+// exhaustedWait keeps a server from spinning while nothing can be accepted.
+const exhaustedWait = 100 * time.Millisecond
+
+// Listener accepts IPv4 connections that arrive on one device.
+type Listener struct {
+	c      *socket.Conn
+	dev    string
+	port   uint16
+	closed atomic.Bool
+}
+
+// ListenTCP listens on 0.0.0.0:port of the device; port 0: the kernel chooses.
+func ListenTCP(dev string, port uint16) (*Listener, error) {
+	l, err := listenTCP(dev, port)
+	if err != nil {
+		return nil, fmt.Errorf("listen on TCP port %d of %s: %w", port, dev, err)
+	}
+	return l, nil
+}
+
+func listenTCP(dev string, port uint16) (*Listener, error) {
+	c, err := open(unix.SOCK_STREAM, "tcp", dev, port)
+	if err != nil {
+		return nil, err
+	}
+	// Connections inherit it: answers leave at once.
+	err = c.SetsockoptInt(unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	if err == nil {
+		err = c.Listen(backlog)
+	}
+	var local netip.AddrPort
+	if err == nil {
+		local, err = localAddr(c)
+	}
+	if err != nil {
+		_ = c.Close()
+		return nil, err
+	}
+	return &Listener{c: c, dev: dev, port: local.Port()}, nil
+}
+
+// Accept waits for a connection. Connections that failed before they were
+// accepted are passed over. When file descriptors or memory ran out Accept
+// waits 100 ms and returns an error that wraps ErrExhausted: the caller may
+// log it and calls Accept again. Every other error is final: when ctx ended
+// it wraps ctx.Err(), after Close it wraps os.ErrClosed.
+func (l *Listener) Accept(ctx context.Context) (*Conn, error) {
+	for {
+		// A context that ended during an earlier call may have left its deadline.
+		_ = l.c.SetReadDeadline(time.Time{})
+		c, peer, err := l.c.Accept(ctx, 0)
+		switch {
+		case err == nil:
+			local, err := localAddr(c)
+			if err != nil {
+				_ = c.Close()
+				continue
+			}
+			return &Conn{c: c, local: local, remote: addrPort(peer)}, nil
+		case l.closed.Load():
+			return nil, fmt.Errorf("accept on TCP port %d of %s: %w", l.port, l.dev, os.ErrClosed)
+		case isErrno(err, unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM):
+			wait(ctx, exhaustedWait)
+			return nil, fmt.Errorf("accept on TCP port %d of %s: %w: %w", l.port, l.dev, ErrExhausted, err)
+		case passing(err):
+			continue
+		default:
+			return nil, fmt.Errorf("accept on TCP port %d of %s: %w", l.port, l.dev, err)
+		}
+	}
+}
+
+// passing reports the errors of one new connection that accept(2) says to
+// treat as "try again".
+func passing(err error) bool {
+	return isErrno(err, unix.ECONNABORTED, unix.EPROTO, unix.EPERM, unix.ENETDOWN, unix.ENOPROTOOPT,
+		unix.EHOSTDOWN, unix.ENONET, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.ECONNRESET, unix.ETIMEDOUT)
+}
+
+// wait returns after d, or earlier when ctx ends.
+func wait(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
+// Port returns the local port.
+func (l *Listener) Port() uint16 { return l.port }
+
+// Close ends all calls with os.ErrClosed. Closing again is no error. Accepted
+// connections stay open.
+func (l *Listener) Close() error {
+	l.closed.Store(true)
+	return l.c.Close()
+}
+
+// Conn is an accepted TCP connection. One goroutine may read while another
+// writes.
+type Conn struct {
+	c             *socket.Conn
+	local, remote netip.AddrPort
+}
+
+// Read gives io.EOF when the peer has sent all, and an error that wraps
+// os.ErrDeadlineExceeded when the read deadline passed.
+func (c *Conn) Read(p []byte) (int, error) { return c.c.Read(p) }
+
+// Write writes all of p or gives an error; the error wraps
+// os.ErrDeadlineExceeded when the write deadline passed.
+func (c *Conn) Write(p []byte) (int, error) { return c.c.Write(p) }
+
+// SetReadDeadline ends present and later reads at t; the zero time: never.
+func (c *Conn) SetReadDeadline(t time.Time) error { return c.c.SetReadDeadline(t) }
+
+// SetWriteDeadline ends present and later writes at t; the zero time: never.
+func (c *Conn) SetWriteDeadline(t time.Time) error { return c.c.SetWriteDeadline(t) }
+
+// CloseWrite tells the peer that nothing more will be sent.
+func (c *Conn) CloseWrite() error { return c.c.CloseWrite() }
+
+// Local returns the router's address that the peer connected to.
+func (c *Conn) Local() netip.AddrPort { return c.local }
+
+// Remote returns the peer's address.
+func (c *Conn) Remote() netip.AddrPort { return c.remote }
+
+// Close ends present reads and writes. Closing again is no error.
+func (c *Conn) Close() error { return c.c.Close() }
