@@ -77,7 +77,10 @@ func (l *Listener) Accept(ctx context.Context) (*Conn, error) {
 		case l.closed.Load():
 			return nil, fmt.Errorf("accept on TCP port %d of %s: %w", l.port, l.dev, os.ErrClosed)
 		case isErrno(err, unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM):
-			wait(ctx, exhaustedWait)
+			select {
+			case <-ctx.Done():
+			case <-time.After(exhaustedWait):
+			}
 			return nil, fmt.Errorf("accept on TCP port %d of %s: %w: %w", l.port, l.dev, ErrExhausted, err)
 		case passing(err):
 			continue
@@ -92,16 +95,6 @@ func (l *Listener) Accept(ctx context.Context) (*Conn, error) {
 func passing(err error) bool {
 	return isErrno(err, unix.ECONNABORTED, unix.EPROTO, unix.EPERM, unix.ENETDOWN, unix.ENOPROTOOPT,
 		unix.EHOSTDOWN, unix.ENONET, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.ECONNRESET, unix.ETIMEDOUT)
-}
-
-// wait returns after d, or earlier when ctx ends.
-func wait(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	}
 }
 
 // Port returns the local port.

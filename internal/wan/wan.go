@@ -1,0 +1,156 @@
+// Package wan follows the uplink and every served LAN device by name: link,
+// IPv4 addresses, MAC and counters.
+//
+// It listens on rtnetlink(7) (RTNLGRP_LINK and RTNLGRP_IPV4_IFADDR) and never
+// polls. Devices may be absent at start, appear, change, vanish, be renamed
+// or made again with another index, as PPPoE does. After any event of a
+// followed device the truth is read from the kernel again and compared.
+package wan
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Uplink is the device towards the internet.
+type Uplink struct {
+	Name  string
+	Index int  // 0: there is no such device now
+	Up    bool // set up, with carrier where the device can tell (RFC 2863 operational status up or unknown)
+
+	// Addr is the primary IPv4 address. Addresses of link scope and of
+	// 169.254.0.0/16 do not count. Invalid: none.
+	Addr netip.Addr
+
+	// Since is the boot clock's time when the device last became Connected
+	// with this address; 0 when it is not.
+	Since time.Duration
+
+	Speed uint64 // bit/s as the driver reports it; 0: unknown
+}
+
+// Connected reports whether the uplink is up and has an address.
+func (u Uplink) Connected() bool { return u.Up && u.Addr.IsValid() }
+
+// LAN is a served device.
+type LAN struct {
+	Name  string
+	Index int  // 0: there is no such device now
+	Up    bool // as in Uplink
+	MAC   [6]byte
+
+	// Prefixes are the router's own IPv4 addresses, each with the length of
+	// its on-link prefix, in the kernel's order.
+	Prefixes []netip.Prefix
+}
+
+// Addr returns the router's first address on the device; invalid: none.
+func (l LAN) Addr() netip.Addr {
+	if len(l.Prefixes) == 0 {
+		return netip.Addr{}
+	}
+	return l.Prefixes[0].Addr()
+}
+
+// OnLink reports whether a is in one of the prefixes and not the router's own
+// address. It does not refuse network and broadcast addresses.
+func (l LAN) OnLink(a netip.Addr) bool {
+	contains := func(p netip.Prefix) bool { return p.Contains(a) }
+	return slices.ContainsFunc(l.Prefixes, contains) && !l.Local(a)
+}
+
+// Local reports whether a is the router's own address on the device.
+func (l LAN) Local(a netip.Addr) bool {
+	return slices.ContainsFunc(l.Prefixes, func(p netip.Prefix) bool { return p.Addr() == a })
+}
+
+func (l LAN) equal(o LAN) bool {
+	return l.Name == o.Name && l.Index == o.Index && l.Up == o.Up && l.MAC == o.MAC &&
+		slices.Equal(l.Prefixes, o.Prefixes)
+}
+
+// State is what is known of all followed devices at one time.
+type State struct {
+	Uplink Uplink
+	LANs   []LAN // one per configured name, in the configured order
+}
+
+// Equal reports whether the states are the same in every field.
+func (s State) Equal(o State) bool {
+	return s.Uplink == o.Uplink && slices.EqualFunc(s.LANs, o.LANs, LAN.equal)
+}
+
+// Counters are the uplink's totals since the device was made, as the device
+// sees them (IFLA_STATS64).
+type Counters struct {
+	BytesSent, BytesReceived, PacketsSent, PacketsReceived uint64
+}
+
+// next makes the state from what the kernel says now and, where it depends
+// on the past, from the state before. speed is asked for an uplink that is up.
+func next(prev State, k kernel, now time.Duration, speed func(name string) uint64) State {
+	s := State{
+		Uplink: nextUplink(prev.Uplink, k, now),
+		LANs:   make([]LAN, len(prev.LANs)),
+	}
+	if s.Uplink.Up {
+		s.Uplink.Speed = speed(s.Uplink.Name)
+	}
+	for i, old := range prev.LANs {
+		l, ok := k.links[old.Name]
+		if !ok {
+			s.LANs[i] = LAN{Name: old.Name}
+			continue
+		}
+		s.LANs[i] = LAN{Name: old.Name, Index: l.index, Up: l.up(), MAC: l.mac}
+		for _, a := range k.addrs {
+			if a.index == l.index {
+				s.LANs[i].Prefixes = append(s.LANs[i].Prefixes, a.prefix)
+			}
+		}
+	}
+	return s
+}
+
+func nextUplink(prev Uplink, k kernel, now time.Duration) Uplink {
+	l, ok := k.links[prev.Name]
+	if !ok {
+		return Uplink{Name: prev.Name}
+	}
+	u := Uplink{Name: prev.Name, Index: l.index, Up: l.up()}
+	u.Addr = chooseAddr(prev.Addr, l.index, k.addrs)
+	switch {
+	case !u.Connected():
+	case prev.Connected() && prev.Addr == u.Addr && prev.Index == u.Index:
+		u.Since = prev.Since
+	default:
+		u.Since = now
+	}
+	return u
+}
+
+// chooseAddr keeps the present address while the device has it; else it takes
+// the first primary one, else the first.
+func chooseAddr(present netip.Addr, index int, addrs []address) netip.Addr {
+	var first, primary netip.Addr
+	for _, a := range addrs {
+		addr := a.prefix.Addr()
+		if a.index != index || !a.global() {
+			continue
+		}
+		if addr == present {
+			return present
+		}
+		if !first.IsValid() {
+			first = addr
+		}
+		if !primary.IsValid() && !a.secondary {
+			primary = addr
+		}
+	}
+	if primary.IsValid() {
+		return primary
+	}
+	return first
+}
