@@ -108,4 +108,3 @@ func (s ruleset) hairpin() []rule {
 	}
 	return rules
 }
-

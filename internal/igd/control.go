@@ -1,0 +1,210 @@
+package igd
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/linux-igd/upnpd/internal/httpmsg"
+	"github.com/linux-igd/upnpd/internal/portmap"
+	"github.com/linux-igd/upnpd/internal/soap"
+)
+
+// upnpError is an error with its code in the standard's tables (SPEC 3.1, 3.2).
+type upnpError struct {
+	code int
+	text string
+}
+
+func (e upnpError) Error() string { return fmt.Sprintf("%d %s", e.code, e.text) }
+
+// with adds what was wrong, for the person who debugs the client.
+func (e upnpError) with(format string, args ...any) upnpError {
+	return upnpError{e.code, e.text + ": " + fmt.Sprintf(format, args...)}
+}
+
+var (
+	errInvalidAction = upnpError{401, "Invalid Action"}
+	errInvalidArgs   = upnpError{402, "Invalid Args"}
+	errInvalidVar    = upnpError{404, "Invalid Var"}
+	errActionFailed  = upnpError{501, "Action Failed"}
+	errOutOfRange    = upnpError{601, "Argument Value Out of Range"}
+	errNotAuthorized = upnpError{606, "Action not authorized"}
+	errSetupFailed   = upnpError{704, "ConnectionSetupFailed"}
+	errNoIndex       = upnpError{713, "SpecifiedArrayIndexInvalid"}
+	errNoEntry       = upnpError{714, "NoSuchEntryInArray"}
+	errWildcardPort  = upnpError{716, "WildCardNotPermittedInExtPort"}
+	errConflict      = upnpError{718, "ConflictInMappingEntry"}
+	errDeviceUUID    = upnpError{720, "InvalidDeviceUUID"}
+	errServiceID     = upnpError{721, "InvalidServiceID"}
+)
+
+// maxErrorTextBytes keeps errorDescription shorter than 256 (SPEC SOAP-10).
+const maxErrorTextBytes = 255
+
+// call is one action request with its arguments typed.
+type call struct {
+	from   netip.Addr // the control point
+	values map[string]value
+}
+
+// value is an argument: the trimmed text, and the number of a ui2, ui4 or boolean.
+type value struct {
+	text   string
+	number uint32
+}
+
+func (c *call) text(name string) string { return c.values[name].text }
+func (c *call) ui4(name string) uint32  { return c.values[name].number }
+func (c *call) ui2(name string) uint16  { return uint16(c.values[name].number) } // checked by parseValue
+func (c *call) boolean(name string) bool {
+	return c.values[name].number != 0
+}
+
+// protocol is checked by parseValue against the allowed values.
+func (c *call) protocol(name string) portmap.Protocol {
+	p, _ := portmap.ParseProtocol(c.text(name))
+	return p
+}
+
+const queryService = "urn:schemas-upnp-org:control-1-0"
+
+// handleControl answers a POST to a control URL (SPEC 3).
+func (s *Server) handleControl(svc *service, req *httpmsg.Request) *httpmsg.Response {
+	if ct, ok := req.Header.Get("Content-Type"); ok && !isXML(ct) {
+		return &httpmsg.Response{Status: 415} // SOAP-13
+	}
+	header, ok := req.Header.Get("SOAPAction")
+	if !ok {
+		return &httpmsg.Response{Status: 400} // SOAP-2
+	}
+	typ, name, err := soap.ParseAction(header)
+	if err != nil {
+		return &httpmsg.Response{Status: 400}
+	}
+	body, err := soap.ParseCall(req.Body)
+	if err != nil {
+		return fault(errInvalidArgs.with("%v", err))
+	}
+	if body.Action != name || body.Namespace != "" && body.Namespace != typ { // SOAP-3
+		return fault(errInvalidAction.with("SOAPACTION says %s#%s, the body %s#%s", typ, name, body.Namespace, body.Action))
+	}
+	if typ == queryService {
+		return s.query(svc, name, body)
+	}
+	a := svc.action(name)
+	if typ != svc.typ || a == nil {
+		return fault(errInvalidAction.with("%s has no %s#%s", svc.id, typ, name))
+	}
+	values, err := svc.parseArgs(a, body)
+	if err == nil {
+		var out []string
+		if out, err = a.do(s, &call{req.Remote.Addr(), values}); err == nil {
+			return success(typ, a, out)
+		}
+	}
+	return fault(err)
+}
+
+func isXML(contentType string) bool {
+	media, _, _ := strings.Cut(contentType, ";")
+	media = strings.TrimSpace(media)
+	return strings.EqualFold(media, "text/xml") || strings.EqualFold(media, "application/xml")
+}
+
+func success(typ string, a *action, out []string) *httpmsg.Response {
+	list := make([]soap.Arg, len(out))
+	for i, v := range out {
+		list[i] = soap.Arg{Name: a.out[i].name, Value: v}
+	}
+	return controlResponse(200, soap.AppendResponse(nil, typ, a.name, list))
+}
+
+func fault(err error) *httpmsg.Response {
+	e, ok := err.(upnpError)
+	if !ok {
+		e = errActionFailed.with("%v", err)
+	}
+	text := e.text
+	if len(text) > maxErrorTextBytes {
+		text = strings.ToValidUTF8(text[:maxErrorTextBytes], "")
+	}
+	return controlResponse(500, soap.AppendFault(nil, e.code, text))
+}
+
+func controlResponse(status int, body []byte) *httpmsg.Response {
+	r := xmlResponse(status, body)
+	r.Header = append(r.Header, httpmsg.Field{Name: "EXT"})
+	return r
+}
+
+// query is QueryStateVariable (SOAP-12): deprecated, but asked for by old
+// control points.
+func (s *Server) query(svc *service, name string, body soap.Call) *httpmsg.Response {
+	if name != "QueryStateVariable" {
+		return fault(errInvalidAction.with("%s", name))
+	}
+	asked, ok := body.Arg("varName")
+	if !ok {
+		return fault(errInvalidArgs.with("varName is missing"))
+	}
+	v := svc.variable(strings.TrimSpace(asked))
+	if v == nil || v.get == nil {
+		return fault(errInvalidVar.with("%s", asked))
+	}
+	return controlResponse(200, soap.AppendResponse(nil, queryService, name, []soap.Arg{{Name: "return", Value: v.get(s)}}))
+}
+
+// parseArgs types the in arguments: all must be there, others are ignored
+// (SOAP-5).
+func (svc *service) parseArgs(a *action, body soap.Call) (map[string]value, error) {
+	values := make(map[string]value, len(a.in))
+	for _, g := range a.in {
+		raw, ok := body.Arg(g.name)
+		if !ok {
+			return nil, errInvalidArgs.with("%s is missing", g.name)
+		}
+		v, err := svc.variable(g.related).parse(g.name, raw)
+		if err != nil {
+			return nil, err
+		}
+		values[g.name] = v
+	}
+	return values, nil
+}
+
+// parse reads one argument as the variable's type says (SOAP-6, SOAP-7): no
+// number is truncated, no word guessed.
+func (v *variable) parse(name, raw string) (value, error) {
+	text := strings.Trim(raw, " \t\r\n")
+	switch v.typ {
+	case "ui2", "ui4":
+		bits := 16
+		if v.typ == "ui4" {
+			bits = 32
+		}
+		n, err := strconv.ParseUint(strings.TrimPrefix(text, "+"), 10, bits)
+		if err != nil {
+			return value{}, errInvalidArgs.with("%s is %q, not a number from 0 to %d", name, text, uint64(1)<<bits-1)
+		}
+		return value{text, uint32(n)}, nil
+	case "boolean":
+		switch strings.ToLower(text) {
+		case "1", "true", "yes":
+			return value{text, 1}, nil
+		case "0", "false", "no":
+			return value{text, 0}, nil
+		}
+		return value{}, errInvalidArgs.with("%s is %q, not 0 or 1", name, text)
+	}
+	if len(v.allowed) == 0 {
+		return value{text: raw}, nil
+	}
+	for _, a := range v.allowed {
+		if strings.EqualFold(a, text) {
+			return value{text: a}, nil
+		}
+	}
+	return value{}, errOutOfRange.with("%s is %q, not one of %s", name, text, strings.Join(v.allowed, ", "))
+}
