@@ -1,0 +1,69 @@
+// Command upnpd lets programs on the LAN open ports of a home router by UPnP.
+//
+//	upnpd [flags] EXTIF INTIF...
+//
+// It goes to the background as linux-igd did, but only once it serves. See
+// `upnpd --help` and README.md.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/linux-igd/upnpd/internal/config"
+	"github.com/linux-igd/upnpd/internal/daemon"
+)
+
+var version = "0.1.0-dev" // set by the linker
+
+func main() { os.Exit(run(os.Args)) }
+
+func run(argv []string) int {
+	if filepath.Base(argv[0]) == "upnpctl" {
+		fmt.Fprintln(os.Stderr, "upnpctl: this version of upnpd has no control socket yet; `upnpc -l` on a LAN host lists the mappings")
+		return 2
+	}
+	load := func() (*config.Config, []string, error) { return config.Parse(argv[1:]) }
+	cfg, warnings, err := load()
+	switch {
+	case errors.Is(err, config.ErrHelp):
+		fmt.Print(config.Usage())
+		return 0
+	case errors.Is(err, config.ErrVersion):
+		fmt.Println(version)
+		return 0
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "upnpd:", err)
+		return 1
+	}
+	child := isChild()
+	if !cfg.Foreground && !child {
+		return background(argv)
+	}
+	log, parent := daemon.NewLog(os.Stderr), (*os.File)(nil)
+	if child {
+		log, parent = daemon.NewSyslog(), parentPipe()
+	}
+	for _, w := range warnings {
+		log.Warnf("%s", w)
+	}
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGUSR1)
+	signal.Ignore(unix.SIGPIPE)
+	err = daemon.Run(context.Background(), cfg, daemon.Options{
+		Version: version, Log: log, Signals: signals, Load: load,
+		Ready: func() { tell(parent, ready) },
+	})
+	if err != nil {
+		log.Errorf("upnpd: %v", err)
+		tell(parent, err.Error())
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,182 @@
+// Package daemon puts the rooms together: it starts, reloads and stops them,
+// and is the only one that knows them all (DESIGN.md, "Rooms and arrows").
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/linux-igd/upnpd/internal/config"
+	"github.com/linux-igd/upnpd/internal/igd"
+	"github.com/linux-igd/upnpd/internal/portmap"
+	"github.com/linux-igd/upnpd/internal/wan"
+)
+
+// Options are what main gives to Run besides the configuration.
+type Options struct {
+	Version string
+	Log     *Log
+	// Signals carries TERM and INT (stop), HUP (reload) and USR1 (delete all
+	// mappings).
+	Signals <-chan os.Signal
+	// Load reads the configuration again.
+	Load func() (*config.Config, []string, error)
+	// Ready is called once, when the daemon serves.
+	Ready func()
+}
+
+// Run serves until a signal or ctx ends it, and takes everything of its own
+// out of the kernel before it returns. Its error says why it could not start
+// or go on.
+func Run(ctx context.Context, cfg *config.Config, o Options) error {
+	return run(ctx, cfg, o, linux)
+}
+
+// system is what the daemon needs of the machine. Tests have another one.
+type system struct {
+	follow   func(extif string, intifs []string, logf func(string, ...any)) (uplink, error)
+	firewall func(cfg *config.Config, log *Log) (firewallBackend, error)
+	inUse    func(portmap.Protocol, uint16) (bool, error)
+	ssdpPort uint16
+}
+
+// uplink follows the WAN and LAN devices.
+type uplink interface {
+	igd.Uplink
+	Run(ctx context.Context, changed func(wan.State)) error
+	Close() error
+}
+
+// firewallBackend is a portmap.Firewall that can be taken out of the kernel.
+type firewallBackend interface {
+	portmap.Firewall
+	Close() error
+}
+
+type daemon struct {
+	Options
+	sys   system
+	cfg   *config.Config
+	table *portmap.Table
+	fw    firewallBackend
+
+	httpPort uint16 // of all LANs, once chosen
+	bootID   uint32 // of the last generation
+}
+
+func run(ctx context.Context, cfg *config.Config, o Options, sys system) (err error) {
+	d := &daemon{Options: o, sys: sys, cfg: cfg}
+	d.Log.SetLevel(cfg.LogLevel)
+	follower, err := d.follow(cfg)
+	if err != nil {
+		return err
+	}
+	if d.fw, err = sys.firewall(cfg, d.Log); err != nil {
+		follower.Close()
+		return err
+	}
+	defer func() { err = errors.Join(err, d.fw.Close()) }()
+
+	d.table = portmap.New(portmap.Config{
+		Firewall: d.fw, Policy: cfg.Policy, Now: portmap.BootTime, InUse: sys.inUse, Logf: d.Log.Infof,
+	})
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	wg.Add(1)
+	go func() {
+		defer wg.Done()
+		d.table.Run(ctx)
+	}()
+	return d.generations(ctx, follower)
+}
+
+// generations runs one generation after another: a reload that changes more
+// than the policy ends one and begins the next. The table outlives them.
+func (d *daemon) generations(ctx context.Context, follower uplink) error {
+	for {
+		next, err := d.serve(ctx, follower)
+		follower.Close()
+		if next == nil {
+			return err
+		}
+		d.cfg, follower = next.cfg, next.follower
+	}
+}
+
+// follow begins to follow the devices of cfg. The LANs must be there; the
+// uplink may come later.
+func (d *daemon) follow(cfg *config.Config) (uplink, error) {
+	follower, err := d.sys.follow(cfg.ExtIf, cfg.IntIfs, d.Log.Infof)
+	if err != nil {
+		return nil, err
+	}
+	for _, lan := range follower.State().LANs {
+		if lan.Index == 0 {
+			follower.Close()
+			return nil, fmt.Errorf("INTIF %s: there is no such device (`ip link` lists them)", lan.Name)
+		}
+	}
+	return follower, nil
+}
+
+// network is what the table must know of the state of the devices.
+func network(s wan.State) portmap.Network {
+	var n portmap.Network
+	if s.Uplink.Connected() {
+		n.External = s.Uplink.Addr
+	}
+	for _, lan := range s.LANs {
+		n.LANs = append(n.LANs, lan.Prefixes...)
+	}
+	return n
+}
+
+// warnExternal says once per address when people on the internet cannot reach
+// it (DESIGN.md: it is mapped anyway).
+func (d *daemon) warnExternal(old, now netip.Addr) {
+	if old == now || d.cfg.ExtIP.IsValid() || !now.IsValid() {
+		return
+	}
+	shared := netip.MustParsePrefix("100.64.0.0/10")
+	switch {
+	case now.IsPrivate():
+		d.Log.Warnf("the WAN address %v is private: another router stands in front of this one, and ports open here only as far as that one lets them; open them there too, or make it a bridge. If you know the public address, set extip", now)
+	case shared.Contains(now):
+		d.Log.Warnf("the WAN address %v is shared (carrier-grade NAT): nobody on the internet can reach a port here; ask the provider for a public address", now)
+	}
+}
+
+// rootUUID is the configured one, or one made from the first LAN's MAC, so
+// that it is stable and differs between routers (SPEC SSDP-21).
+func rootUUID(cfg *config.Config, s wan.State) string {
+	if cfg.UUID != "" {
+		return cfg.UUID
+	}
+	return igd.NewUUID(fmt.Sprintf("%x/InternetGatewayDevice", s.LANs[0].MAC))
+}
+
+// nextBootID is the wall clock's second, and greater than the last (SSDP-12).
+func (d *daemon) nextBootID() uint32 {
+	d.bootID = max(d.bootID+1, uint32(time.Now().Unix())&0x7fffffff)
+	return d.bootID
+}
+
+// product is the SERVER header: OS/version UPnP/1.1 product/version.
+func (d *daemon) product() string {
+	var u unix.Utsname
+	release := "0"
+	if unix.Uname(&u) == nil {
+		release = unix.ByteSliceToString(u.Release[:])
+	}
+	return fmt.Sprintf("Linux/%s UPnP/1.1 upnpd/%s", strings.ReplaceAll(release, " ", "_"), d.Version)
+}

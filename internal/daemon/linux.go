@@ -1,0 +1,41 @@
+package daemon
+
+import (
+	"fmt"
+
+	"github.com/linux-igd/upnpd/internal/config"
+	"github.com/linux-igd/upnpd/internal/firewall"
+	"github.com/linux-igd/upnpd/internal/portmap"
+	"github.com/linux-igd/upnpd/internal/sock"
+	"github.com/linux-igd/upnpd/internal/ssdp"
+	"github.com/linux-igd/upnpd/internal/wan"
+)
+
+// linux is the machine that the daemon runs on.
+var linux = system{
+	follow: func(extif string, intifs []string, logf func(string, ...any)) (uplink, error) {
+		return wan.Follow(extif, intifs, portmap.BootTime, logf)
+	},
+	firewall: openFirewall,
+	inUse: func(p portmap.Protocol, port uint16) (bool, error) {
+		return sock.Listening(p == portmap.TCP, port)
+	},
+	ssdpPort: ssdp.Port,
+}
+
+func openFirewall(cfg *config.Config, log *Log) (firewallBackend, error) {
+	if cfg.Firewall == config.FirewallNFTables {
+		return nil, fmt.Errorf("firewall = nftables: this version has the iptables backend only; set firewall = iptables (iptables-nft puts the rules into nf_tables)")
+	}
+	fw, err := firewall.NewIPTables(firewall.IPTablesOptions{
+		Location:        cfg.IPTables.Location,
+		ForwardRules:    cfg.IPTables.CreateForwardRules,
+		ForwardAppend:   cfg.IPTables.ForwardRulesAppend,
+		ForwardChain:    cfg.IPTables.ForwardChain,
+		PreroutingChain: cfg.IPTables.PreroutingChain,
+	}, cfg.ExtIf, log.Infof)
+	if err != nil {
+		return nil, fmt.Errorf("firewall: %w", err)
+	}
+	return fw, nil
+}

@@ -1,0 +1,78 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/mdlayher/socket"
+	"golang.org/x/sys/unix"
+
+	"github.com/linux-igd/upnpd/internal/config"
+)
+
+// Log writes the daemon's lines to stderr or to syslog. Its methods may be
+// called from any goroutine.
+type Log struct {
+	level atomic.Uint32
+	write func(level config.LogLevel, line string)
+}
+
+// NewLog writes lines as they are to w: what supervises a daemon in the
+// foreground adds the time itself.
+func NewLog(w io.Writer) *Log {
+	l := &Log{write: func(_ config.LogLevel, line string) { io.WriteString(w, line+"\n") }}
+	l.SetLevel(config.LogInfo)
+	return l
+}
+
+// facility is the one that linux-igd used: LOCAL6.
+const facility = 22 << 3
+
+// NewSyslog writes to the system's log daemon (RFC 3164) at /dev/log. Lines
+// are lost while nothing listens there.
+func NewSyslog() *Log {
+	severity := map[config.LogLevel]int{config.LogError: 3, config.LogWarning: 4, config.LogInfo: 6, config.LogDebug: 7}
+	l := &Log{write: func(level config.LogLevel, line string) {
+		c, err := socket.Socket(unix.AF_UNIX, unix.SOCK_DGRAM, 0, "syslog", nil)
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		message := fmt.Sprintf("<%d>%s upnpd[%d]: %s", facility|severity[level], time.Now().Format(time.Stamp), os.Getpid(), line)
+		c.Sendto(ctx, []byte(message), 0, &unix.SockaddrUnix{Name: "/dev/log"})
+	}}
+	l.SetLevel(config.LogInfo)
+	return l
+}
+
+// SetLevel leaves out lines of higher levels from now on.
+func (l *Log) SetLevel(level config.LogLevel) { l.level.Store(uint32(level)) }
+
+func (l *Log) printf(level config.LogLevel, format string, args ...any) {
+	if uint32(level) > l.level.Load() {
+		return
+	}
+	line := fmt.Sprintf(format, args...)
+	l.write(level, strings.Map(func(r rune) rune { // one call is one line
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, line))
+}
+
+// Errorf logs what keeps the daemon from its work.
+func (l *Log) Errorf(format string, args ...any) { l.printf(config.LogError, format, args...) }
+
+// Warnf logs what an administrator should look at.
+func (l *Log) Warnf(format string, args ...any) { l.printf(config.LogWarning, format, args...) }
+
+// Infof logs what happens.
+func (l *Log) Infof(format string, args ...any) { l.printf(config.LogInfo, format, args...) }
