@@ -87,7 +87,7 @@ func parseLine(place, line string) (setting, error) {
 	}
 	var rest string
 	if s.value, rest, found = strings.Cut(quoted, `"`); !found || uncommented(rest) != "" {
-		return setting{}, fmt.Errorf(`%s %s: want one value in double quotes, and nothing after it but a # comment`, s.place, strings.TrimSpace(value))
+		return setting{}, fmt.Errorf("%s %q: want one value in double quotes, and nothing after it but a # comment", s.place, strings.TrimSpace(value))
 	}
 	return s, nil
 }

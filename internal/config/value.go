@@ -180,13 +180,12 @@ func uuid(p *string, v string) error {
 // webPage reads an absolute URL of a web page. It ends up in a description, so
 // only the characters of RFC 3986 are let in.
 func webPage(p **string, v string) error {
-	_, http := strings.CutPrefix(v, "http://")
-	rest, https := strings.CutPrefix(v, "https://")
-	if http {
-		rest = v[len("http://"):]
+	rest, ok := strings.CutPrefix(v, "http://")
+	if !ok {
+		rest, ok = strings.CutPrefix(v, "https://")
 	}
 	host, _, _ := strings.Cut(rest, "/")
-	if v != "" && (!http && !https || host == "" || len(v) > 256 || !only(v, "-._~:/?#[]@!$&'()*+,;=%")) {
+	if v != "" && (!ok || host == "" || len(v) > 256 || !only(v, "-._~:/?#[]@!$&'()*+,;=%")) {
 		return errors.New(`want http://... or https://..., or "" for none`)
 	}
 	*p = &v
