@@ -1,0 +1,381 @@
+package sock
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+var group = netip.MustParseAddr("239.255.255.250") // SSDP-1
+
+// aWhile is far longer than anything here takes, when it works.
+const aWhile = 5 * time.Second
+
+func addr(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
+
+func deadline(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), aWhile)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func listenUDP(t *testing.T, dev string, port uint16) *UDP {
+	t.Helper()
+	u, err := ListenUDP(dev, port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := u.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return u
+}
+
+// peerSocket opens an ordinary UDP socket on the host.
+func peerSocket(t *testing.T, h *host, local string) *net.UDPConn {
+	t.Helper()
+	var c *net.UDPConn
+	var err error
+	h.do(func() { c, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(addr(local))) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	if err := c.SetDeadline(time.Now().Add(aWhile)); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func sendTo(t *testing.T, c *net.UDPConn, text, to string) {
+	t.Helper()
+	if _, err := c.WriteToUDPAddrPort([]byte(text), addr(to)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func receive(t *testing.T, u *UDP) (string, Packet) {
+	t.Helper()
+	buf := make([]byte, 1500)
+	n, p, err := u.ReadFrom(deadline(t), buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(buf[:n]), p
+}
+
+func TestReadFromSaysWhereItArrived(t *testing.T) {
+	h := newLAN(t, "lan0", 1)
+	u := listenUDP(t, "lan0", 1900)
+	for range 2 { // joined already: no error
+		if err := u.Join(group); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lan0, err := net.InterfaceByName("lan0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.do(func() { ip(t, "route add 239.0.0.0/8 dev eth0") })
+	c := peerSocket(t, h, "10.1.0.2:4444")
+
+	for _, dst := range []string{"10.1.0.1", group.String(), "10.1.0.255"} {
+		sendTo(t, c, "to "+dst, dst+":1900")
+		text, p := receive(t, u)
+		want := Packet{Src: addr("10.1.0.2:4444"), Dst: netip.MustParseAddr(dst), IfIndex: lan0.Index}
+		if text != "to "+dst || p != want {
+			t.Errorf("got %q %+v, want %+v", text, p, want)
+		}
+	}
+	sendTo(t, c, "", "10.1.0.1:1900")
+	if text, _ := receive(t, u); text != "" {
+		t.Errorf("got %q, want an empty datagram", text)
+	}
+}
+
+// Other groups that the router joined elsewhere are not ours (IP_MULTICAST_ALL).
+func TestOnlyJoinedGroups(t *testing.T) {
+	h := newLAN(t, "lan0", 1)
+	other := listenUDP(t, "lan0", 0)
+	if err := other.Join(group); err != nil {
+		t.Fatal(err)
+	}
+	u := listenUDP(t, "lan0", 1900)
+	h.do(func() { ip(t, "route add 239.0.0.0/8 dev eth0") })
+	c := peerSocket(t, h, "10.1.0.2:4444")
+	sendTo(t, c, "not joined", group.String()+":1900")
+	sendTo(t, c, "unicast", "10.1.0.1:1900")
+	if text, _ := receive(t, u); text != "unicast" {
+		t.Errorf("got %q, want only the unicast datagram", text)
+	}
+}
+
+// SSDP-8: nothing from another device is heard, not even for our address.
+func TestOtherDevicesAreNotHeard(t *testing.T) {
+	lan := newLAN(t, "lan0", 1)
+	wan := newLAN(t, "wan0", 2)
+	u := listenUDP(t, "lan0", 1900)
+	if err := u.Join(group); err != nil {
+		t.Fatal(err)
+	}
+	wan.do(func() { ip(t, "route add default via 10.2.0.1", "route add 239.0.0.0/8 dev eth0") })
+	outside := peerSocket(t, wan, "10.2.0.2:4444")
+	for _, to := range []string{"10.2.0.1:1900", "10.1.0.1:1900", group.String() + ":1900"} {
+		sendTo(t, outside, "from the WAN", to)
+	}
+	inside := peerSocket(t, lan, "10.1.0.2:4444")
+	sendTo(t, inside, "from the LAN", "10.1.0.1:1900")
+	if text, p := receive(t, u); text != "from the LAN" {
+		t.Errorf("got %q %+v", text, p)
+	}
+}
+
+// Two devices, one port: each socket hears its own LAN (SSDP-7).
+func TestOneSocketPerDevice(t *testing.T) {
+	devs := []string{"lan0", "lan1"}
+	hosts := []*host{newLAN(t, devs[0], 1), newLAN(t, devs[1], 2)}
+	socks := []*UDP{listenUDP(t, devs[0], 1900), listenUDP(t, devs[1], 1900)}
+	for i, h := range hosts {
+		if err := socks[i].Join(group); err != nil {
+			t.Fatal(err)
+		}
+		h.do(func() { ip(t, "route add 239.0.0.0/8 dev eth0") })
+		sendTo(t, peerSocket(t, h, "0.0.0.0:0"), devs[i], group.String()+":1900")
+	}
+	for i, u := range socks {
+		if text, _ := receive(t, u); text != devs[i] {
+			t.Errorf("%s: got %q", devs[i], text)
+		}
+	}
+}
+
+func TestReadFromTruncated(t *testing.T) {
+	h := newLAN(t, "lan0", 1)
+	u := listenUDP(t, "lan0", 1900)
+	c := peerSocket(t, h, "10.1.0.2:4444")
+	sendTo(t, c, "12345", "10.1.0.1:1900")
+	sendTo(t, c, "1234", "10.1.0.1:1900")
+	buf := make([]byte, 4)
+	n, p, err := u.ReadFrom(deadline(t), buf)
+	if !errors.Is(err, ErrTruncated) || n != 4 || p.Src != addr("10.1.0.2:4444") {
+		t.Errorf("5 bytes into 4: %d, %+v, %v; want ErrTruncated", n, p, err)
+	}
+	if n, _, err := u.ReadFrom(deadline(t), buf); n != 4 || err != nil {
+		t.Errorf("4 bytes into 4: %d, %v", n, err)
+	}
+}
+
+// No route to 239.0.0.0/8 and no default route, or one by another device,
+// that refuses, or that has no way: multicast leaves by the socket's device.
+func TestWriteToMulticastWithoutRoute(t *testing.T) {
+	needNamespace(t)
+	for name, route := range map[string]string{
+		"none":        "",
+		"other":       "default via 10.2.0.2",
+		"unreachable": "unreachable default",
+		"blackhole":   "blackhole 224.0.0.0/4",
+	} {
+		t.Run(name, func(t *testing.T) {
+			lan := newLAN(t, "lan0", 1)
+			newLAN(t, "wan0", 2)
+			if route != "" {
+				ip(t, "route add "+route)
+				if name == "unreachable" || name == "blackhole" { // these outlive their device
+					t.Cleanup(func() { ip(t, "route del "+route) })
+				}
+			}
+			c := peerSocket(t, lan, "0.0.0.0:1900")
+			joinGroup(t, c)
+			u := listenUDP(t, "lan0", 1900)
+			if err := u.WriteTo(deadline(t), []byte("NOTIFY"), netip.AddrPortFrom(group, 1900), netip.Addr{}); err != nil {
+				t.Fatal(err)
+			}
+			buf := make([]byte, 100)
+			oob := make([]byte, 100)
+			n, oobn, _, from, err := c.ReadMsgUDPAddrPort(buf, oob)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if string(buf[:n]) != "NOTIFY" || from != addr("10.1.0.1:1900") {
+				t.Errorf("got %q from %s", buf[:n], from)
+			}
+			if ttl := receivedTTL(t, oob[:oobn]); ttl != 2 { // SSDP-2
+				t.Errorf("TTL %d, want 2", ttl)
+			}
+		})
+	}
+}
+
+// joinGroup joins by the address of the other host, and asks for the TTL of
+// what arrives.
+func joinGroup(t *testing.T, c *net.UDPConn) {
+	t.Helper()
+	rc, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var joinErr, ttlErr error
+	err = rc.Control(func(fd uintptr) {
+		m := &unix.IPMreqn{Multiaddr: group.As4(), Address: [4]byte{10, 1, 0, 2}}
+		joinErr = unix.SetsockoptIPMreqn(int(fd), unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, m)
+		ttlErr = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_RECVTTL, 1)
+	})
+	if err := errors.Join(err, joinErr, ttlErr); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func receivedTTL(t *testing.T, oob []byte) uint32 {
+	t.Helper()
+	msgs, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range msgs {
+		if m.Header.Level == unix.IPPROTO_IP && m.Header.Type == unix.IP_TTL {
+			return binary.NativeEndian.Uint32(m.Data)
+		}
+	}
+	t.Fatal("no TTL")
+	return 0
+}
+
+// Control points on the router itself hear our multicast.
+func TestMulticastLoop(t *testing.T) {
+	newLAN(t, "lan0", 1)
+	a, b := listenUDP(t, "lan0", 1900), listenUDP(t, "lan0", 1900)
+	if err := b.Join(group); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.WriteTo(deadline(t), []byte("x"), netip.AddrPortFrom(group, 1900), netip.Addr{}); err != nil {
+		t.Fatal(err)
+	}
+	if text, p := receive(t, b); text != "x" || p.Dst != group {
+		t.Errorf("got %q %+v", text, p)
+	}
+}
+
+// SSDP-44: answers come from the address that the caller names.
+func TestWriteToSource(t *testing.T) {
+	h := newLAN(t, "lan0", 1)
+	ip(t, "addr add 10.1.0.9/24 dev lan0")
+	u := listenUDP(t, "lan0", 1900)
+	c := peerSocket(t, h, "10.1.0.2:4444")
+	for src, want := range map[netip.Addr]string{
+		{}:                                 "10.1.0.1:1900",
+		netip.MustParseAddr("10.1.0.1"):    "10.1.0.1:1900",
+		netip.MustParseAddr("10.1.0.9"):    "10.1.0.9:1900",
+		netip.MustParseAddr("10.1.0.77"):   "", // not ours
+		netip.MustParseAddr("2001:db8::1"): "",
+	} {
+		err := u.WriteTo(deadline(t), []byte("x"), addr("10.1.0.2:4444"), src)
+		if want == "" {
+			if err == nil {
+				t.Errorf("source %s: no error", src)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, from, err := c.ReadFromUDPAddrPort(make([]byte, 10))
+		if err != nil || from != addr(want) {
+			t.Errorf("source %s: arrived from %s, %v", src, from, err)
+		}
+	}
+	if err := u.WriteTo(deadline(t), nil, addr("[ff02::c]:1900"), netip.Addr{}); err == nil {
+		t.Error("IPv6 destination: no error")
+	}
+}
+
+func TestReadFromEnds(t *testing.T) {
+	newLAN(t, "lan0", 1)
+	u := listenUDP(t, "lan0", 0)
+	if u.Port() == 0 {
+		t.Error("port 0: the kernel's choice is not reported")
+	}
+	got := make(chan error)
+	for range 20 { // some before, some while it waits
+		ctx, cancel := context.WithCancel(context.Background())
+		go func() {
+			_, _, err := u.ReadFrom(ctx, make([]byte, 10))
+			got <- err
+		}()
+		cancel()
+		if err := wantSoon(t, got); !errors.Is(err, context.Canceled) {
+			t.Errorf("after cancel: %v", err)
+		}
+	}
+	// A later call is not disturbed by the context that ended.
+	short, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	defer cancel()
+	if _, _, err := u.ReadFrom(short, make([]byte, 10)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("next call: %v", err)
+	}
+	if err := u.WriteTo(context.Background(), nil, addr("10.1.0.2:9"), netip.Addr{}); err != nil {
+		t.Errorf("write: %v", err)
+	}
+	go func() {
+		_, _, err := u.ReadFrom(context.Background(), make([]byte, 10))
+		got <- err
+	}()
+	_ = u.Close()
+	if err := wantSoon(t, got); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
+}
+
+func wantSoon(t *testing.T, got <-chan error) error {
+	t.Helper()
+	select {
+	case err := <-got:
+		return err
+	case <-time.After(aWhile):
+		t.Fatal("still blocked")
+		return nil
+	}
+}
+
+func TestListenErrors(t *testing.T) {
+	newLAN(t, "lan0", 1)
+	l, err := ListenTCP("lan0", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for _, test := range []struct {
+		dev  string
+		port uint16
+		want string
+	}{
+		{"", 0, "not a device name"},
+		{"sixteen-bytes-xx", 0, "not a device name"},
+		{"nosuch0", 0, "no such device"},
+		{"lan0", l.Port(), "another program"},
+	} {
+		_, err := ListenTCP(test.dev, test.port)
+		if err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("ListenTCP(%q, %d): %v, want %q", test.dev, test.port, err, test.want)
+		}
+	}
+	if _, err := ListenUDP("nosuch0", 0); err == nil || !strings.Contains(err.Error(), "no such device") {
+		t.Errorf("ListenUDP: %v", err)
+	}
+	u := listenUDP(t, "lan0", 0)
+	for _, group := range []string{"10.1.0.1", "ff02::c"} {
+		if err := u.Join(netip.MustParseAddr(group)); err == nil {
+			t.Errorf("join %s: no error", group)
+		}
+	}
+}
