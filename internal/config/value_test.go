@@ -51,6 +51,7 @@ func TestValues(t *testing.T) {
 		{`port = 65535`, func(c *Config) { c.Port = 65535 }},
 		{`extip = 203.0.113.1`, func(c *Config) { c.ExtIP = netip.MustParseAddr("203.0.113.1") }},
 		{`extip = ""`, func(*Config) {}},
+		{`extip =# the device has it`, func(*Config) {}},
 		{`firewall = nftables`, func(c *Config) { c.Firewall = FirewallNFTables }},
 		{`secure = no`, func(c *Config) { c.Policy.Secure = false }},
 		{`max_lease = 1`, func(c *Config) { c.Policy.MaxLease = time.Second }},
