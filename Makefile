@@ -1,0 +1,68 @@
+# upnpd: build, install, test. `make demo` and `make test` install by
+# themselves what they need on Debian and Ubuntu (scripts/setup.sh).
+
+VERSION ?= 0.1.0
+PREFIX  ?= /usr
+DESTDIR ?=
+
+GO      = $(shell scripts/setup.sh --go)
+BUILD   = CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+MAIN    = ./cmd/upnpd
+TARGETS = mips mipsle arm5 arm6 arm7 arm64 amd64
+
+.PHONY: all install cross size emulate lint check test demo lab setup clean $(TARGETS)
+
+all:
+	@mkdir -p bin
+	$(BUILD) -o bin/upnpd $(MAIN)
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)/etc
+	install -m 755 bin/upnpd $(DESTDIR)$(PREFIX)/sbin/upnpd
+	ln -sf upnpd $(DESTDIR)$(PREFIX)/sbin/upnpctl
+	test -e $(DESTDIR)/etc/upnpd.conf || install -m 644 files/upnpd.conf $(DESTDIR)/etc/upnpd.conf
+
+cross: $(TARGETS)
+
+mips:   export GOENV = GOARCH=mips GOMIPS=softfloat
+mipsle: export GOENV = GOARCH=mipsle GOMIPS=softfloat
+arm5:   export GOENV = GOARCH=arm GOARM=5
+arm6:   export GOENV = GOARCH=arm GOARM=6
+arm7:   export GOENV = GOARCH=arm GOARM=7
+arm64:  export GOENV = GOARCH=arm64
+amd64:  export GOENV = GOARCH=amd64
+
+$(TARGETS):
+	@mkdir -p dist
+	@echo "build dist/upnpd-$@"
+	@env GOOS=linux $$GOENV $(BUILD) -o dist/upnpd-$@ $(MAIN)
+
+size: cross
+	scripts/size.sh
+
+# The router binaries at least start.
+emulate: mips mipsle
+	scripts/emulate.sh $(VERSION)
+
+lint:
+	GO=$(GO) scripts/lint.sh
+
+check:
+	GO=$(GO) scripts/test.sh
+
+test: setup
+	$(MAKE) lint size emulate check
+
+demo: setup
+	$(MAKE) all
+	$(GO) run ./internal/lab/demo -upnpd bin/upnpd
+
+lab: setup
+	$(MAKE) all
+	$(GO) run ./internal/lab/demo -upnpd bin/upnpd lab
+
+setup:
+	@scripts/setup.sh
+
+clean:
+	rm -rf bin dist

@@ -1,0 +1,40 @@
+// Package internal holds the rooms of upnpd and, in this page, what must not
+// drift: who knows whom, and the way of a request.
+//
+//	cmd/upnpd   flags, then daemon.Run; background and foreground
+//	daemon      starts, reloads and stops everything; nothing else knows the whole
+//	config      flags and upnpd.conf -> one validated Config
+//	igd         device tree, descriptions, the action tables, error -> UPnP code
+//	ssdp        discovery: announce, answer searches, say goodbye
+//	portmap     the owner of the mappings: policy, conflicts, quotas, leases
+//	firewall    mappings -> kernel
+//	wan         follows the uplink and every served LAN over rtnetlink
+//	httpmsg     the HTTP/1.1 subset that UPnP needs, over TCP and UDP
+//	soap        the hand-rolled SOAP reader and writer
+//	sock        raw unix sockets, bound to a LAN device
+//	lab         a home network in namespaces, for tests and the demo
+//
+// The way of AddPortMapping, from socket to kernel:
+//
+//	sock.Listener.Accept        a connection on a LAN device
+//	httpmsg.Server              one bounded request, from an on-link host
+//	igd.Server.Handle           the control URL; soap.ParseCall; typed arguments
+//	portmap.Table.Map           policy, conflict, quota, lease
+//	firewall.IPTables.Change    one kernel transaction; then the record is made
+//
+// arrows_test.go holds the imports that are allowed. Strings from the network
+// end in igd: below it there are only typed values.
+//
+// # Decisions of this code
+//
+//   - The filter table has one static rule, for connections that were
+//     redirected from the uplink's address (conntrack's original destination).
+//     It is narrower than `-i EXTIF --ctstate DNAT`, and lets through the
+//     answers and the hairpin as well, whatever the policy of FORWARD.
+//   - wan has two rtnetlink sockets: replies to requests and events of groups
+//     cannot be told apart safely on one. Every event means "read again".
+//   - eventSubURL is empty until the daemon sends events.
+//   - The go line is 1.23.0, that of mdlayher/netlink v1.8.0, so that OpenWrt
+//     24.10 can build it; the toolchain line names the Go that the tests need
+//     (testing/synctest).
+package internal
