@@ -40,28 +40,37 @@ func (t *Table) tick() (time.Duration, bool) {
 }
 
 // expire ends a lease. A kernel that refuses does not keep the lease alive:
-// the mapping is gone from the table, and Run repairs the kernel.
+// the mapping is gone from the table, and Run repairs the kernel. While that
+// is due, there is nothing to tell it but the whole.
 func (t *Table) expire(e *entry) {
 	t.remove(e)
-	if err := t.fw.Change(&e.Mapping, nil); err != nil {
-		t.outdated(err)
+	if !t.stale {
+		if err := t.fw.Change(&e.Mapping, nil); err != nil {
+			t.outdated(err)
+		}
 	}
 	t.logf("ExpireMapping: Proto:%v Port:%d", e.Protocol, e.ExternalPort)
 }
 
 // change tells the firewall. Somebody may have flushed our rules, so that the
-// kernel refuses: then they are put back, and the change is tried once more.
+// kernel refuses: then they are put back, and the change is tried once more. A
+// kernel that is known to differ gets the whole first, since Change builds on
+// what the table says is there.
 func (t *Table) change(old, new *Mapping) error {
-	err := t.fw.Change(old, new)
-	if err == nil {
+	if !t.stale && t.fw.Change(old, new) == nil {
 		return nil
 	}
-	if t.sync(); !t.stale {
-		if err = t.fw.Change(old, new); err == nil {
-			return nil
-		}
+	err := t.fw.Sync(t.network, t.list())
+	if err == nil {
+		t.repaired()
+		err = t.fw.Change(old, new)
+	} else if !t.stale {
+		t.outdated(err) // only once: clients shall not set the pace of Run's retries
 	}
-	return fmt.Errorf("%w: %w", ErrFirewall, err)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrFirewall, err)
+	}
+	return nil
 }
 
 // sync makes the kernel equal to the table, now or at a later try.
@@ -70,6 +79,10 @@ func (t *Table) sync() {
 		t.outdated(err)
 		return
 	}
+	t.repaired()
+}
+
+func (t *Table) repaired() {
 	if t.stale {
 		t.logf("the kernel is equal to the table again")
 	}

@@ -51,12 +51,13 @@ func (d DefaultLease) from(now time.Time) time.Duration {
 	if !d.Daily {
 		return d.Length
 	}
-	midnight := time.Date(now.Year(), now.Month(), now.Day(), 0, 0, 0, 0, now.Location())
-	lease := midnight.Add(d.Length).Sub(now)
-	for lease < time.Minute {
-		lease += 24 * time.Hour
+	for day := now.Day(); ; day++ {
+		// The clock on the wall, whatever summer time does that day.
+		end := time.Date(now.Year(), now.Month(), day, 0, 0, int(d.Length/time.Second), 0, now.Location())
+		if lease := end.Sub(now); lease >= time.Minute {
+			return lease
+		}
 	}
-	return lease
 }
 
 // lease turns a wish into what is granted. Every lease is finite (SPEC WIP-4).
@@ -80,6 +81,9 @@ func (r Rule) matches(req *Request) bool {
 
 // permit checks everything that does not depend on other mappings.
 func (p Policy) permit(n Network, req *Request) error {
+	if req.ExternalPort == 0 || req.InternalPort == 0 || req.Protocol != TCP && req.Protocol != UDP {
+		return fmt.Errorf("%w: only single ports of TCP or UDP can be mapped", ErrDenied) // SPEC WIP-6, WIP-7, WIP-10
+	}
 	if !n.onLink(req.Client) {
 		return fmt.Errorf("%w: %v", ErrNotLANHost, req.Client)
 	}

@@ -1,0 +1,229 @@
+// Package portmaptest has a kernel for tests of everything above
+// portmap.Firewall. It holds its caller to that interface's contract and can
+// be told to refuse.
+package portmaptest
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/linux-igd/upnpd/internal/portmap"
+)
+
+// ErrRefused is what the Firewall says when it was told to refuse.
+var ErrRefused = errors.New("refused by the test")
+
+// ErrLost is what Change says of a mapping that Lose took away.
+var ErrLost = errors.New("no such rule")
+
+// Firewall is a portmap.Firewall without a kernel. Whatever a kernel would not
+// do, or a correct Table never asks, fails the test: adding what is there,
+// taking out what is not, two calls at once, a Sync with contradictions, any
+// call after Close. Its own methods may be called at any time.
+type Firewall struct {
+	t    testing.TB
+	busy sync.Mutex // held by the one call that is allowed at a time
+
+	mu       sync.Mutex
+	network  portmap.Network
+	mappings map[portmap.Key]portmap.Mapping
+	calls    int
+	syncs    int
+	repairs  int
+	refuse   map[int]bool // calls to refuse, by number
+	broken   bool
+	closed   bool
+	lost     bool // since the last Sync: what Change finds is no fault of the caller
+}
+
+// New makes an empty Firewall that reports misuse to t.
+func New(t testing.TB) *Firewall {
+	return &Firewall{t: t, mappings: map[portmap.Key]portmap.Mapping{}, refuse: map[int]bool{}}
+}
+
+// Change is portmap.Firewall's.
+func (f *Firewall) Change(old, new *portmap.Mapping) error {
+	f.t.Helper()
+	if !f.busy.TryLock() {
+		return f.misuse("Change during another call")
+	}
+	defer f.busy.Unlock()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.call(); err != nil {
+		return err
+	}
+	next := maps.Clone(f.mappings)
+	if old != nil {
+		has, ok := next[old.Key]
+		if !ok && f.lost {
+			return ErrLost
+		}
+		if !ok || has != *old {
+			return f.misuse("Change takes out %+v, the kernel has %+v", *old, has)
+		}
+		delete(next, old.Key)
+	}
+	if new != nil {
+		if err := f.add(next, *new); err != nil {
+			return err
+		}
+	}
+	if old == nil && new == nil {
+		return f.misuse("Change of nothing")
+	}
+	f.mappings = next
+	return nil
+}
+
+// Sync is portmap.Firewall's.
+func (f *Firewall) Sync(n portmap.Network, all []portmap.Mapping) error {
+	f.t.Helper()
+	if !f.busy.TryLock() {
+		return f.misuse("Sync during another call")
+	}
+	defer f.busy.Unlock()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.call(); err != nil {
+		return err
+	}
+	next := map[portmap.Key]portmap.Mapping{}
+	for _, m := range all {
+		if err := f.add(next, m); err != nil {
+			return err
+		}
+		if f.mappings[m.Key] != m {
+			f.repairs++
+		}
+	}
+	for k := range f.mappings {
+		if _, ok := next[k]; !ok {
+			f.repairs++
+		}
+	}
+	f.network = portmap.Network{External: n.External, LANs: slices.Clone(n.LANs)}
+	f.mappings = next
+	f.lost = false
+	f.syncs++
+	return nil
+}
+
+// Close empties the kernel. No call may follow.
+func (f *Firewall) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.mappings = map[portmap.Key]portmap.Mapping{}
+	f.closed = true
+	return nil
+}
+
+// call counts a call and decides whether it is refused.
+func (f *Firewall) call() error {
+	f.t.Helper()
+	if f.closed {
+		return f.misuse("a call after Close")
+	}
+	f.calls++
+	if f.broken || f.refuse[f.calls] {
+		return ErrRefused
+	}
+	return nil
+}
+
+// add puts m among the mappings as the kernel would.
+func (f *Firewall) add(to map[portmap.Key]portmap.Mapping, m portmap.Mapping) error {
+	f.t.Helper()
+	if _, ok := to[m.Key]; ok {
+		return f.misuse("%v is added twice", m)
+	}
+	for _, o := range to {
+		if o.Protocol == m.Protocol && o.ExternalPort == m.ExternalPort && o.Client != m.Client {
+			return f.misuse("%v, but the port belongs to %v", m, o.Client) // SPEC WIP-2
+		}
+	}
+	if m.Protocol != portmap.TCP && m.Protocol != portmap.UDP || m.ExternalPort == 0 || m.InternalPort == 0 || !m.Client.IsValid() {
+		return f.misuse("%v is no mapping", m)
+	}
+	to[m.Key] = m
+	return nil
+}
+
+func (f *Firewall) misuse(format string, args ...any) error {
+	f.t.Helper()
+	err := fmt.Errorf("firewall: "+format, args...)
+	f.t.Error(err)
+	return err
+}
+
+// Refuse makes the n-th call from now fail with ErrRefused; 1 is the next one.
+// A refused call changes nothing.
+func (f *Firewall) Refuse(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.refuse[f.calls+n] = true
+}
+
+// Break makes every call fail with ErrRefused, until Break(false).
+func (f *Firewall) Break(broken bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.broken = broken
+}
+
+// Mappings gives what the kernel has, ordered by protocol, external port and
+// remote host.
+func (f *Firewall) Mappings() []portmap.Mapping {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.SortedFunc(maps.Values(f.mappings), Compare)
+}
+
+// Compare orders mappings as Mappings does.
+func Compare(a, b portmap.Mapping) int {
+	return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.ExternalPort, b.ExternalPort), a.RemoteHost.Compare(b.RemoteHost))
+}
+
+// External gives the uplink's address as the last Sync said it.
+func (f *Firewall) External() netip.Addr {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.network.External
+}
+
+// Calls counts the calls of Change and Sync, the refused ones included.
+func (f *Firewall) Calls() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.calls
+}
+
+// Syncs counts the Syncs that were not refused.
+func (f *Firewall) Syncs() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.syncs
+}
+
+// Repairs counts the mappings that Syncs had to put right. It stays 0 while
+// the kernel follows the table by Change alone.
+func (f *Firewall) Repairs() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.repairs
+}
+
+// Lose makes the kernel forget everything, as after somebody's flush. Until
+// the next Sync, a Change of what is not there any more fails with ErrLost.
+func (f *Firewall) Lose() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	clear(f.mappings)
+	f.lost = true
+}
