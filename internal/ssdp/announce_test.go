@@ -3,12 +3,15 @@
 package ssdp
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/linux-igd/upnpd/internal/sock"
 )
 
 func TestStart(t *testing.T) { // SSDP-30, SSDP-31, SSDP-34
@@ -138,6 +141,35 @@ func TestStopWithSearchPending(t *testing.T) {
 		}
 		if took := time.Since(r.begun) - at; took > 200*time.Millisecond {
 			t.Errorf("Run took %v to end", took)
+		}
+	})
+}
+
+// slowConn notices late that a read is over.
+type slowConn struct {
+	*fakeConn
+	reads, ended int
+}
+
+func (c *slowConn) ReadFrom(ctx context.Context, p []byte) (int, sock.Packet, error) {
+	c.reads++
+	n, packet, err := c.fakeConn.ReadFrom(ctx, p)
+	time.Sleep(time.Second)
+	c.ended++
+	return n, packet, err
+}
+
+// The caller may close the socket once Run has returned: nobody reads it.
+func TestStopWaitsForReader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &slowConn{fakeConn: &fakeConn{t: t, in: make(chan received)}}
+		ctx, stop := context.WithTimeout(context.Background(), time.Second)
+		defer stop()
+		if err := New(testConfig(v1()), testLAN(), c).Run(ctx, nil); err != nil {
+			t.Errorf("Run returned %v", err)
+		}
+		if c.reads != 1 || c.ended != 1 {
+			t.Errorf("Run returned with %d reads begun and %d ended", c.reads, c.ended)
 		}
 	})
 }

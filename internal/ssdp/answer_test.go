@@ -71,6 +71,33 @@ func TestMulticastAnswers(t *testing.T) { // SSDP-43, SSDP-44
 	}
 }
 
+// A later search may be answered earlier, and no burst holds up another.
+func TestBurstsOverlap(t *testing.T) { // SSDP-43
+	synctest.Test(t, func(t *testing.T) {
+		cfg := testConfig(v1())
+		delay := 90 * time.Millisecond
+		cfg.Rand = func(d time.Duration) time.Duration {
+			delay, d = 0, delay
+			return d
+		}
+		r := begin(t, cfg)
+		delay = 90 * time.Millisecond
+		synctest.Wait()
+		at, other := time.Since(r.begun), netip.MustParseAddrPort("192.168.77.20:1234")
+		r.search(mSearch(man, "MX: 1", "ST: upnp:rootdevice"), hostAddr1, Group4())
+		synctest.Wait()
+		r.search(mSearch(man, "MX: 1", all), other, Group4())
+		time.Sleep(time.Second)
+		synctest.Wait()
+		got := r.take()
+		if len(got) != 11 || got[0].to != other || got[0].at != at || got[9].at != at+36*time.Millisecond ||
+			got[10].to != hostAddr1 || got[10].at != at+90*time.Millisecond {
+			t.Errorf("answers to overlapping searches: %v", got)
+		}
+		r.end()
+	})
+}
+
 // Even the latest start and the longest tree leave in time.
 func TestLongestBurst(t *testing.T) { // SSDP-43
 	synctest.Test(t, func(t *testing.T) {
@@ -144,9 +171,11 @@ func TestSilence(t *testing.T) { // SSDP-4, SSDP-40, SSDP-41, SSDP-45, SSDP-50, 
 			{datagram: good, packet: sock.Packet{Src: hostAddr1, Dst: group, IfIndex: lanIndex + 1}},
 			{datagram: good, packet: sock.Packet{Src: netip.MustParseAddrPort("11.0.0.1:5000"), Dst: group, IfIndex: lanIndex}},
 			{datagram: good, packet: sock.Packet{Src: netip.AddrPortFrom(routerAddr, 1900), Dst: group, IfIndex: lanIndex}},
-			{datagram: good, packet: host, err: sock.ErrTruncated},
 		} {
 			r.in <- in
+		}
+		for range 10 * maxReadErrors {
+			r.in <- received{datagram: good, packet: host, err: sock.ErrTruncated}
 		}
 		time.Sleep(10 * time.Second)
 		synctest.Wait()

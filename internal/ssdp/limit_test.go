@@ -102,4 +102,8 @@ func TestLimitTableFull(t *testing.T) { // SSDP-51
 	if _, known := l.sources[netip.MustParseAddr("10.0.0.1")]; known || len(l.sources) != maxSources {
 		t.Errorf("%d sources remembered, want %d without the nearest to full", len(l.sources), maxSources)
 	}
+	// All but 100 are full again and make room together.
+	if ok, _ := l.allow(now.Add(156*time.Second), hostAddr1.Addr().Next()); !ok || len(l.sources) != 101 {
+		t.Errorf("%d sources remembered, want the 100 that are not full, and the new one", len(l.sources))
+	}
 }

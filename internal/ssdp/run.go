@@ -39,8 +39,8 @@ func (s *Server) Run(ctx context.Context, announced func()) error {
 
 	err := s.serve(ctx, announced, broken)
 	stop()
-	<-broken // so that nobody reads the socket after Run
 	s.goodbye(ctx)
+	<-broken // so that nobody reads the socket after Run
 	return err
 }
 
@@ -67,7 +67,7 @@ func (s *Server) serve(ctx context.Context, announced func(), broken <-chan erro
 		now := time.Now()
 		pending.due(now, func(to netip.AddrPort, a answer) {
 			err := s.conn.WriteTo(ctx, s.response(a, now), to, s.lan.Addr)
-			if err != nil && !failing {
+			if err != nil && !failing && ctx.Err() == nil {
 				s.cfg.Logf("ssdp: answer %s: %v", to, err)
 			}
 			failing = err != nil

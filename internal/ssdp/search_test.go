@@ -64,6 +64,7 @@ func TestParseSearch(t *testing.T) {
 		{"ST uuid of 2000 bytes", mSearch(man, "MX: 1", "ST: uuid:"+strings.Repeat("a", 2000)), 0, false},   // CVE-2012-5958
 		{"ST with a control character", mSearch(man, "MX: 1", "ST: ssdp:\x01all"), 0, false},                // SSDP-49
 		{"ST with a tab", mSearch(man, "MX: 1", "ST: ssdp:\tall"), 0, false},                                // SSDP-49
+		{"ST with a blank inside", mSearch(man, "MX: 1", "ST: ssdp: all"), 0, false},
 		{"ST not ASCII", mSearch(man, "MX: 1", "ST: ssdp:\xe4ll"), 0, false},
 
 		{"a response", strings.Replace(full, "M-SEARCH * HTTP/1.1", "HTTP/1.1 200 OK", 1), 0, false}, // SSDP-50
