@@ -1,0 +1,182 @@
+package httpmsg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+)
+
+const (
+	// stopGrace is how long an answer may take once the server stops.
+	stopGrace = time.Second
+	// A connection that ends after an answer is read on for a while: closing
+	// it with unread data would reset it, and the client could lose the
+	// answer (RFC 9112 section 9.6).
+	lingerTime  = time.Second
+	lingerBytes = 256 << 10
+)
+
+// A conn is one connection in service.
+type conn struct {
+	Conn
+	server *Server
+	ctx    context.Context
+	limits Limits
+	in     reader
+}
+
+// A refusal is an answer that the server gives by itself before the handler
+// is asked. The connection ends with it.
+type refusal struct {
+	status int
+	why    string
+}
+
+func (r *refusal) Error() string { return fmt.Sprintf("%d %s", r.status, r.why) }
+
+func refuse(status int, why string) error { return &refusal{status, why} }
+
+// exchange serves the n-th request and reports whether another may follow.
+func (c *conn) exchange(n int) bool {
+	if !c.await(n) {
+		return false
+	}
+	req, err := c.readRequest()
+	if err != nil {
+		c.refuse(req, err)
+		return false
+	}
+	resp := c.server.handle(req)
+	keep := n < c.limits.Requests && keepAlive(req) && c.ctx.Err() == nil
+	if err := c.reply(req, resp, keep); err != nil {
+		return false
+	}
+	if !keep {
+		c.linger()
+	}
+	return keep
+}
+
+// await waits for the first byte of the n-th request.
+func (c *conn) await(n int) bool {
+	if c.in.buffered() > 0 {
+		return true
+	}
+	c.in.release()
+	if n == 1 {
+		c.readBy(c.limits.HeaderTimeout)
+	} else {
+		c.readBy(c.limits.IdleTimeout)
+	}
+	return c.in.fill() == nil
+}
+
+// refuse answers a request that could not be read, if the client is there to
+// hear it. req is what is known of it.
+func (c *conn) refuse(req *Request, err error) {
+	var r *refusal
+	if errors.Is(err, os.ErrDeadlineExceeded) && c.ctx.Err() == nil {
+		r = &refusal{408, "the request came too slowly"}
+	} else if !errors.As(err, &r) {
+		return // the client went away, or the server stops
+	}
+	c.server.logRefusal(c.Remote().Addr().Unmap().WithZone(""), describe(req)+r.Error())
+	if c.reply(req, &Response{Status: r.status}, false) == nil {
+		c.linger()
+	}
+}
+
+func describe(req *Request) string {
+	if req == nil {
+		return ""
+	}
+	return fmt.Sprintf("%.*q: ", maxLogText, req.Method+" "+req.Target)
+}
+
+// handle asks the handler. A panic in it ends this request only.
+func (s *Server) handle(req *Request) (resp *Response) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.logf("http: panic in %s%q", describe(req), fmt.Sprint(p))
+			resp = nil
+		}
+		if resp == nil {
+			resp = &Response{Status: 500}
+		}
+	}()
+	return s.Handler(req)
+}
+
+// keepAlive reports whether the client expects the connection to stay
+// (HTTP-1, HTTP-8).
+func keepAlive(req *Request) bool {
+	if hasToken(req.Header, "Connection", "close") {
+		return false
+	}
+	return req.Minor > 0 || hasToken(req.Header, "Connection", "keep-alive")
+}
+
+// hasToken reports whether a field that is a comma separated list has the
+// token, in any case.
+func hasToken(h Header, name, token string) bool {
+	for _, f := range h {
+		if !strings.EqualFold(f.Name, name) {
+			continue
+		}
+		for _, t := range strings.Split(f.Value, ",") {
+			if strings.EqualFold(strings.Trim(t, " \t"), token) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// reply writes one answer. req is nil where no request line was read.
+func (c *conn) reply(req *Request, resp *Response, keep bool) error {
+	c.writeBy(c.limits.WriteTimeout)
+	_, err := c.Write(c.server.appendReply(nil, req, resp, keep))
+	return err
+}
+
+// linger tells the client that the answer is complete and waits for it to
+// close.
+func (c *conn) linger() {
+	if c.CloseWrite() != nil {
+		return
+	}
+	c.readBy(lingerTime)
+	scratch := make([]byte, 1024)
+	for left := lingerBytes; left > 0; {
+		n, err := c.Read(scratch)
+		if err != nil {
+			return
+		}
+		left -= n
+	}
+}
+
+// readBy bounds the reads that follow. The check after covers a ctx that
+// ended before the deadline was set, so that cut is not undone.
+func (c *conn) readBy(d time.Duration) {
+	_ = c.SetReadDeadline(time.Now().Add(d))
+	if c.ctx.Err() != nil {
+		_ = c.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+func (c *conn) writeBy(d time.Duration) {
+	_ = c.SetWriteDeadline(time.Now().Add(d))
+	if c.ctx.Err() != nil && d > stopGrace {
+		_ = c.SetWriteDeadline(time.Now().Add(stopGrace))
+	}
+}
+
+// cut ends all reads at once and all writes soon. It runs when ctx ends.
+func (c *conn) cut() {
+	_ = c.SetReadDeadline(time.Unix(1, 0))
+	_ = c.SetWriteDeadline(time.Now().Add(stopGrace))
+}

@@ -1,0 +1,217 @@
+package httpmsg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/linux-igd/upnpd/internal/sock"
+)
+
+// Limits bound what clients can take (HTTP-8, HTTP-9). A zero field has its
+// value from DefaultLimits.
+type Limits struct {
+	HeaderBytes          int // start line and fields of one request
+	BodyBytes            int
+	Connections          int // of all clients and listeners
+	ConnectionsPerClient int // of one remote address
+	Requests             int // on one connection
+
+	HeaderTimeout time.Duration // from the connection, or the first byte of a later request, to the end of the header
+	BodyTimeout   time.Duration // from the end of the header to the end of the body
+	WriteTimeout  time.Duration // of one answer
+	IdleTimeout   time.Duration // between two requests
+}
+
+// DefaultLimits returns the limits of HTTP-8 and HTTP-9.
+func DefaultLimits() Limits {
+	return Limits{
+		HeaderBytes:          8 << 10,
+		BodyBytes:            32 << 10,
+		Connections:          128,
+		ConnectionsPerClient: 32,
+		Requests:             50,
+		HeaderTimeout:        5 * time.Second,
+		BodyTimeout:          10 * time.Second,
+		WriteTimeout:         10 * time.Second,
+		IdleTimeout:          15 * time.Second,
+	}
+}
+
+// withDefaults fills the zero fields.
+func (l Limits) withDefaults() Limits {
+	d := DefaultLimits()
+	for _, n := range []struct{ field, value *int }{
+		{&l.HeaderBytes, &d.HeaderBytes}, {&l.BodyBytes, &d.BodyBytes}, {&l.Connections, &d.Connections},
+		{&l.ConnectionsPerClient, &d.ConnectionsPerClient}, {&l.Requests, &d.Requests},
+	} {
+		if *n.field == 0 {
+			*n.field = *n.value
+		}
+	}
+	for _, t := range []struct{ field, value *time.Duration }{
+		{&l.HeaderTimeout, &d.HeaderTimeout}, {&l.BodyTimeout, &d.BodyTimeout},
+		{&l.WriteTimeout, &d.WriteTimeout}, {&l.IdleTimeout, &d.IdleTimeout},
+	} {
+		if *t.field == 0 {
+			*t.field = *t.value
+		}
+	}
+	return l
+}
+
+// A Conn is one accepted TCP connection, as *sock.Conn is. A passed deadline
+// fails with os.ErrDeadlineExceeded; setting one while another goroutine
+// reads or writes takes effect at once.
+type Conn interface {
+	io.ReadWriteCloser
+	CloseWrite() error
+	SetReadDeadline(time.Time) error
+	SetWriteDeadline(time.Time) error
+	Local() netip.AddrPort
+	Remote() netip.AddrPort
+}
+
+// A Server answers requests. Its fields are set before it is used and not
+// changed after. It may serve several listeners at once; the connection
+// limits hold for all together.
+type Server struct {
+	// Handler answers one request. It is called by many goroutines. When it
+	// panics or returns nil the client gets 500.
+	Handler func(*Request) *Response
+	// ServerName is the value of SERVER: "OS/version UPnP/1.1 product/version".
+	ServerName string
+	// Now tells the wall clock, for DATE; nil: time.Now.
+	Now func() time.Time
+	// Limits may be left zero.
+	Limits Limits
+	// Allowed says whether the remote address is on-link (HTTP-13). Others
+	// are closed without a byte. nil: all are.
+	Allowed func(remote netip.Addr) bool
+	// Logf gets one line for a refusal, at most one a minute for each client,
+	// and for a panic. nil: nobody does.
+	Logf func(format string, args ...any)
+
+	mu        sync.Mutex
+	total     int                      // connections
+	perClient map[netip.Addr]int       // connections
+	logged    map[netip.Addr]time.Time // last refusal that was logged
+}
+
+// Serve accepts connections until ctx ends, then closes ln and its
+// connections and returns nil; an answer that is being written has a second
+// to leave. Any other end is an error: the listener failed or was closed.
+func (s *Server) Serve(ctx context.Context, ln *sock.Listener) error {
+	defer func() { _ = ln.Close() }()
+	err := s.serve(ctx, func(ctx context.Context) (Conn, error) { return ln.Accept(ctx) })
+	if err != nil {
+		return fmt.Errorf("accept connections on port %d: %w", ln.Port(), err)
+	}
+	return nil
+}
+
+func (s *Server) serve(ctx context.Context, accept func(context.Context) (Conn, error)) error {
+	var conns sync.WaitGroup
+	defer conns.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for exhausted := false; ; {
+		c, err := accept(ctx)
+		switch {
+		case err == nil:
+			exhausted = false
+			conns.Add(1)
+			go func() {
+				defer conns.Done()
+				s.ServeConn(ctx, c)
+			}()
+		case ctx.Err() != nil:
+			return nil
+		case !errors.Is(err, sock.ErrExhausted): // which Accept delayed
+			return err
+		case !exhausted:
+			exhausted = true
+			s.logf("accept connections: %v", err)
+		}
+	}
+}
+
+// ServeConn answers the requests on c until the client or a limit ends it, or
+// ctx does, and closes c.
+func (s *Server) ServeConn(ctx context.Context, c Conn) {
+	defer func() { _ = c.Close() }()
+	client := c.Remote().Addr().Unmap().WithZone("")
+	if s.Allowed != nil && !s.Allowed(c.Remote().Addr()) {
+		s.logRefusal(client, "not on-link")
+		return
+	}
+	limits := s.Limits.withDefaults()
+	if !s.enter(client, limits) {
+		s.logRefusal(client, "too many connections")
+		return
+	}
+	defer s.leave(client)
+
+	conn := &conn{Conn: c, server: s, ctx: ctx, limits: limits, in: reader{src: c}}
+	defer context.AfterFunc(ctx, conn.cut)()
+	for n := 1; conn.exchange(n); n++ {
+	}
+}
+
+// enter counts a connection of client, unless a limit refuses it.
+func (s *Server) enter(client netip.Addr, limits Limits) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.total >= limits.Connections || s.perClient[client] >= limits.ConnectionsPerClient {
+		return false
+	}
+	if s.perClient == nil {
+		s.perClient = make(map[netip.Addr]int)
+	}
+	s.total++
+	s.perClient[client]++
+	return true
+}
+
+func (s *Server) leave(client netip.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.total--
+	if s.perClient[client]--; s.perClient[client] == 0 {
+		delete(s.perClient, client)
+	}
+}
+
+func (s *Server) logf(format string, args ...any) {
+	if s.Logf != nil {
+		s.Logf(format, args...)
+	}
+}
+
+const (
+	logEvery   = time.Minute // one refusal of one client
+	maxLogged  = 256         // clients remembered
+	maxLogText = 100         // bytes of what a client sent, in a log line
+)
+
+// logRefusal says why a client was refused, unless one was logged lately.
+func (s *Server) logRefusal(client netip.Addr, why string) {
+	s.mu.Lock()
+	now := time.Now()
+	last, known := s.logged[client]
+	quiet := known && now.Sub(last) < logEvery
+	if !quiet {
+		if s.logged == nil || len(s.logged) >= maxLogged {
+			s.logged = make(map[netip.Addr]time.Time)
+		}
+		s.logged[client] = now
+	}
+	s.mu.Unlock()
+	if !quiet {
+		s.logf("http: refused %v: %s", client, why)
+	}
+}
