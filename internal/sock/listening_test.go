@@ -47,10 +47,10 @@ func TestListeningIn(t *testing.T) {
 		{true, 80, true},
 		{true, 443, true},
 		{true, 631, true},
-		{true, 8080, false},  // a connection
-		{true, 53, false},    // only a remote port, and UDP
-		{true, 0x190, false}, // digits of another port
-		{true, 0, false},     // the remote port of a listener
+		{true, 8080, false}, // a connection
+		{true, 53, false},   // only a remote port, and UDP
+		{true, 0x77, false}, // digits of 631
+		{true, 0, false},    // the remote port of a listener
 		{false, 53, true},
 		{false, 546, true},
 		{false, 40000, false}, // connected

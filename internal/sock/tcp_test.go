@@ -43,7 +43,9 @@ func connect(t *testing.T, h *host, l *Listener) (*Conn, *net.TCPConn) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = peer.Close() })
-	c, err := l.Accept(deadline(t))
+	ctx, cancel := context.WithCancel(context.Background())
+	defer time.AfterFunc(aWhile, cancel).Stop()
+	c, err := l.Accept(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,6 +196,21 @@ func TestAcceptAfterReset(t *testing.T) {
 		}
 	}
 	t.Error("the living connection was not accepted")
+}
+
+func TestPassing(t *testing.T) {
+	for errno, want := range map[unix.Errno]bool{
+		unix.ECONNABORTED: true,
+		unix.EPROTO:       true,
+		unix.EPERM:        true, // a firewall rule
+		unix.EBADF:        false,
+		unix.EINVAL:       false,
+		unix.EMFILE:       false,
+	} {
+		if got := passing(os.NewSyscallError("accept4", errno)); got != want {
+			t.Errorf("%v: %t, want %t", errno, got, want)
+		}
+	}
 }
 
 func TestAcceptExhausted(t *testing.T) {

@@ -35,7 +35,9 @@ type UDP struct {
 
 // ListenUDP opens 0.0.0.0:port on the device; port 0: the kernel chooses. It
 // hears only groups that it joined itself, sends multicast by the same device
-// with a TTL of 2 (SSDP-2), and programs on the router hear that too (SSDP-7).
+// with a TTL of 2 (SSDP-2), and programs on the router hear that too. Being
+// bound to the device decides the way of multicast also, before any route and
+// IP_MULTICAST_IF (SSDP-7).
 func ListenUDP(dev string, port uint16) (*UDP, error) {
 	c, err := open(unix.SOCK_DGRAM, "udp", dev, port)
 	if err != nil {
@@ -65,19 +67,9 @@ func (u *UDP) setUp() error {
 	if u.index, err = deviceIndex(u.c, u.dev); err != nil {
 		return err
 	}
-	err = u.setMreqn(unix.IP_MULTICAST_IF, &unix.IPMreqn{Ifindex: int32(u.index)})
-	if err != nil {
-		return fmt.Errorf("set multicast device: %w", err)
-	}
 	local, err := localAddr(u.c)
 	u.port = local.Port()
 	return err
-}
-
-func (u *UDP) setMreqn(opt int, m *unix.IPMreqn) error {
-	return control(u.c, func(fd int) error {
-		return unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, opt, m)
-	})
 }
 
 // Join makes the socket hear the IPv4 group on its device. Joining a group
@@ -88,7 +80,9 @@ func (u *UDP) Join(group netip.Addr) error {
 		return fmt.Errorf("join %s on %s: not an IPv4 multicast group", group, u.dev)
 	}
 	m := &unix.IPMreqn{Multiaddr: group.As4(), Ifindex: int32(u.index)}
-	err := u.setMreqn(unix.IP_ADD_MEMBERSHIP, m)
+	err := control(u.c, func(fd int) error {
+		return unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, m)
+	})
 	if err != nil && !isErrno(err, unix.EADDRINUSE) {
 		return fmt.Errorf("join %s on %s: %w", group, u.dev, err)
 	}

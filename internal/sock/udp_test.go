@@ -336,6 +336,32 @@ func TestReadFromEnds(t *testing.T) {
 	}
 }
 
+// A context that ends while a call is about to return may leave a deadline in
+// the past behind; the next call must not fail from it.
+func TestDeadlinesLeftBehind(t *testing.T) {
+	h := newLAN(t, "lan0", 1)
+	u, l := listenUDP(t, "lan0", 0), listenTCP4(t, "lan0")
+	past := time.Unix(1, 0)
+	if err := errors.Join(u.c.SetDeadline(past), l.c.SetDeadline(past)); err != nil {
+		t.Fatal(err)
+	}
+	connect(t, h, l)
+
+	to := netip.AddrPortFrom(group, u.Port())
+	if err := u.Join(group); err != nil {
+		t.Fatal(err)
+	}
+	// Without a deadline of its own, which would hide it.
+	ctx, cancel := context.WithCancel(context.Background())
+	defer time.AfterFunc(aWhile, cancel).Stop()
+	if err := u.WriteTo(ctx, []byte("x"), to, netip.Addr{}); err != nil {
+		t.Error(err)
+	}
+	if _, _, err := u.ReadFrom(ctx, make([]byte, 10)); err != nil {
+		t.Error(err)
+	}
+}
+
 func wantSoon(t *testing.T, got <-chan error) error {
 	t.Helper()
 	select {
