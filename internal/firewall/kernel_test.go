@@ -1,0 +1,204 @@
+package firewall
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/linux-igd/upnpd/internal/lab"
+	"github.com/linux-igd/upnpd/internal/portmap"
+)
+
+// These tests put real rules into the kernel of a lab's router. Programs that
+// the backend starts inherit the network namespace of the thread that starts
+// them, so the whole test body runs inside lab.Host.Do.
+
+func variants(t *testing.T, body func(t *testing.T, l *lab.Lab, iptables string)) {
+	for _, v := range []string{"iptables-legacy", "iptables-nft"} {
+		t.Run(v, func(t *testing.T) {
+			l := lab.Start(t)
+			if err := l.Masquerade(v); err != nil {
+				t.Fatal(err)
+			}
+			body(t, l, v)
+		})
+	}
+}
+
+func options(iptables string) IPTablesOptions {
+	return IPTablesOptions{Location: "/usr/sbin/" + iptables, ForwardRules: true, ForwardChain: "FORWARD", PreroutingChain: "PREROUTING"}
+}
+
+// open makes the backend on the lab's router.
+func open(t *testing.T, l *lab.Lab, o IPTablesOptions) (f *IPTables, err error) {
+	t.Helper()
+	doErr := l.Router.Do(func() error {
+		f, err = NewIPTables(o, lab.WANDev, t.Logf)
+		return nil
+	})
+	if doErr != nil {
+		t.Fatal(doErr)
+	}
+	return f, err
+}
+
+// on runs f on the router and fails the test if it fails.
+func on(t *testing.T, l *lab.Lab, f func() error) {
+	t.Helper()
+	if err := l.Router.Do(f); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestKernelRules(t *testing.T) {
+	variants(t, func(t *testing.T, l *lab.Lab, v string) {
+		before := l.Rules(v)
+		f, err := open(t, l, options(v))
+		if err != nil {
+			t.Fatal(err)
+		}
+		from := only(web, "11.0.0.9")
+		on(t, l, func() error { return f.Sync(home, nil) })
+		empty := l.Rules(v)
+
+		on(t, l, func() error { return f.Change(nil, &web) })
+		on(t, l, func() error { return f.Change(nil, &from) })
+		added := l.Rules(v)
+		wantOrder(t, added, "-s 11.0.0.9/32 -d 11.0.0.2/32 -p tcp -m tcp --dport 18080", "\n-A UPNPD -d 11.0.0.2/32 -p tcp")
+
+		// The whole, written at once, is what the single changes made.
+		on(t, l, func() error { return f.Sync(home, []portmap.Mapping{web, from}) })
+		if got := l.Rules(v); got != added {
+			t.Errorf("Sync made\n%s\nthe changes made\n%s", got, added)
+		}
+
+		moved := web
+		moved.InternalPort = 81
+		on(t, l, func() error { return f.Change(&web, &moved) })
+		if got := l.Rules(v); strings.Contains(got, ":8080") && !strings.Contains(got, "10:81") {
+			t.Errorf("the internal port did not change:\n%s", got)
+		}
+		on(t, l, func() error { return f.Change(&moved, nil) })
+		on(t, l, func() error { return f.Change(&from, nil) })
+		if got := l.Rules(v); got != empty {
+			t.Errorf("after deletion\n%s\nwant\n%s", got, empty)
+		}
+		on(t, l, func() error { return f.Change(nil, &web) })
+		on(t, l, f.Close)
+		if got := l.Rules(v); got != before {
+			t.Errorf("after Close\n%s\nwant\n%s", got, before)
+		}
+	})
+}
+
+func wantOrder(t *testing.T, text, first, second string) {
+	t.Helper()
+	if i, j := strings.Index(text, first), strings.Index(text, second); i < 0 || j < 0 || i > j {
+		t.Errorf("%q must stand before %q in\n%s", first, second, text)
+	}
+}
+
+// TestRefusedChange: the kernel takes a change whole or not at all.
+func TestRefusedChange(t *testing.T) {
+	variants(t, func(t *testing.T, l *lab.Lab, v string) {
+		f, err := open(t, l, options(v))
+		if err != nil {
+			t.Fatal(err)
+		}
+		on(t, l, func() error { return f.Sync(home, nil) })
+		before := l.Rules(v)
+		other := web
+		other.ExternalPort = 1
+		on(t, l, func() error {
+			err := f.Change(&other, &web) // other is not there
+			if err == nil {
+				return fmt.Errorf("deleting an absent rule: no error")
+			}
+			if !strings.Contains(err.Error(), "--dport 1 ") && v == "iptables-nft" {
+				return fmt.Errorf("the error does not name the rule: %w", err)
+			}
+			return nil
+		})
+		if got := l.Rules(v); got != before {
+			t.Errorf("half a change was made:\n%s", got)
+		}
+		on(t, l, f.Close)
+	})
+}
+
+// TestLeftovers: what a killed run left is removed at the next start, also when
+// it hung from another parent chain; and chains of others are not touched.
+func TestLeftovers(t *testing.T) {
+	variants(t, func(t *testing.T, l *lab.Lab, v string) {
+		l.Router.Run(t, v, "-t", "nat", "-N", "my_prerouting")
+		l.Router.Run(t, v, "-t", "nat", "-A", "my_prerouting", "-p", "tcp", "--dport", "1", "-j", "RETURN")
+		l.Router.Run(t, v, "-N", "UPNPDX")
+		before := l.Rules(v)
+		o := options(v)
+		o.PreroutingChain, o.ForwardAppend = "my_prerouting", true
+		f, err := open(t, l, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		on(t, l, func() error { return f.Sync(home, []portmap.Mapping{web}) })
+		wantOrder(t, l.Rules(v), "-A FORWARD -m conntrack", "-A FORWARD -j UPNPD")
+		if !strings.Contains(l.Rules(v), "-A my_prerouting -j UPNPD") {
+			t.Errorf("no jump from my_prerouting:\n%s", l.Rules(v))
+		}
+		if f, err = open(t, l, options(v)); err != nil { // as after kill -9
+			t.Fatal(err)
+		}
+		if got := l.Rules(v); got != before {
+			t.Errorf("after the start\n%s\nwant\n%s", got, before)
+		}
+		on(t, l, f.Close)
+	})
+}
+
+// TestJumpsComeBack: Sync repairs what somebody flushed.
+func TestJumpsComeBack(t *testing.T) {
+	variants(t, func(t *testing.T, l *lab.Lab, v string) {
+		f, err := open(t, l, options(v))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := []portmap.Mapping{web}
+		on(t, l, func() error { return f.Sync(home, all) })
+		before := l.Rules(v)
+		for _, flush := range [][]string{{"-t", "nat", "-F", "PREROUTING"}, {"-D", "FORWARD", "-j", "UPNPD"}, {"-t", "nat", "-F", "UPNPD"}} {
+			l.Router.Run(t, v, flush...)
+			on(t, l, func() error { return f.Sync(home, all) })
+			if got := l.Rules(v); got != before {
+				t.Errorf("after %v and Sync\n%s\nwant\n%s", flush, got, before)
+			}
+		}
+		on(t, l, f.Close)
+	})
+}
+
+func TestOptionsThatCannotWork(t *testing.T) {
+	l := lab.Start(t)
+	alone := filepath.Join(t.TempDir(), "iptables")
+	if err := os.WriteFile(alone, []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		change func(*IPTablesOptions)
+		want   string
+	}{
+		"no program":       {func(o *IPTablesOptions) { o.Location = "/nowhere/iptables" }, "set iptables_location"},
+		"no restore":       {func(o *IPTablesOptions) { o.Location = alone }, "iptables-restore beside it"},
+		"no such chain":    {func(o *IPTablesOptions) { o.PreroutingChain = "MINE" }, "prerouting_chain_name = MINE: table nat has no such chain"},
+		"no forward chain": {func(o *IPTablesOptions) { o.ForwardChain = "MINE" }, "forward_chain_name = MINE: table filter"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := options("iptables-nft")
+			tt.change(&o)
+			if _, err := open(t, l, o); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
+		})
+	}
+}
