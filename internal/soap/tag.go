@@ -3,6 +3,7 @@ package soap
 import (
 	"fmt"
 	"strings"
+	"unicode/utf8"
 )
 
 // startTag reads a start tag or an empty element tag, after its '<'.
@@ -110,11 +111,11 @@ func (s *scanner) qname() (prefix, local string, err error) {
 	return prefix, local, nil
 }
 
-// name reads the longest run of bytes that names are made of. Names are in
-// ASCII: no UPnP name is not.
+// name reads the longest run of bytes that names are made of, and of bytes
+// outside ASCII, which isNCName refuses: no UPnP name has them.
 func (s *scanner) name() string {
 	start := s.pos
-	for s.pos < len(s.in) && isNameByte(s.in[s.pos]) {
+	for s.pos < len(s.in) && (isNameByte(s.in[s.pos]) || s.in[s.pos] >= utf8.RuneSelf) {
 		s.pos++
 	}
 	return string(s.in[start:s.pos])
@@ -128,9 +129,13 @@ func isNameStart(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || c == '_'
 }
 
-// isNCName expects name bytes only.
 func isNCName(s string) bool {
-	return s != "" && isNameStart(s[0]) && !strings.Contains(s, ":")
+	for i := 0; i < len(s); i++ {
+		if !isNameByte(s[i]) || s[i] == ':' {
+			return false
+		}
+	}
+	return s != "" && isNameStart(s[0])
 }
 
 // attributes reads the attributes of a tag, up to the byte that ends them,
@@ -221,7 +226,7 @@ func declaration(content string) error {
 	s := &scanner{in: []byte(" " + content)}
 	attrs, err := s.attributes()
 	if err != nil {
-		return err
+		return fmt.Errorf("XML declaration: %w", err)
 	}
 	if s.pos != len(s.in) || len(attrs) == 0 || attrs[0].local != "version" {
 		return syntaxf("XML declaration")
