@@ -149,6 +149,24 @@ func (d *Daemon) WaitLog(substr string) error {
 	}
 }
 
+// Follow writes the log to w, as it grows, until the daemon ends.
+func (d *Daemon) Follow(w io.Writer) error {
+	for shown, running := 0, true; running; {
+		text, grown := d.log.read()
+		n, err := io.WriteString(w, text[shown:])
+		if err != nil {
+			return err
+		}
+		shown += n
+		select {
+		case <-grown:
+		case <-d.ended:
+			running = len(d.Log()) > shown
+		}
+	}
+	return nil
+}
+
 // logBuffer collects output and tells waiters when it grows.
 type logBuffer struct {
 	mu    sync.Mutex
@@ -170,16 +188,23 @@ func (b *logBuffer) read() (string, <-chan struct{}) {
 	return b.text.String(), b.grown
 }
 
-// Build returns the path of a upnpd built from this module, once per test
-// process and with the race detector when UPNPD_RACE is set. UPNPD_BINARY
-// is the absolute path of one that is built already.
+// Build is BuildDaemon for a test.
 func Build(t testing.TB) string {
 	t.Helper()
-	b, err := buildOnce()
+	path, err := BuildDaemon()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return b.path
+	return path
+}
+
+// BuildDaemon returns the path of a upnpd built from this module, once per
+// process, which must run inside the module. UPNPD_RACE in the environment, if
+// not empty, asks for the race detector; UPNPD_BINARY is the absolute path of a
+// upnpd that is built already.
+func BuildDaemon() (string, error) {
+	b, err := buildOnce()
+	return b.path, err
 }
 
 // built is a daemon built for this process. The directory it lies in is removed

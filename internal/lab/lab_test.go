@@ -274,9 +274,15 @@ while :; do wait $!; done
 	if err := d.WaitLog("again"); err != nil {
 		t.Error(err)
 	}
+	var copied strings.Builder
+	followed := make(chan error, 1)
+	go func() { followed <- d.Follow(&copied) }()
 	d.Stop(t)
 	if !strings.HasSuffix(d.Log(), "bye\n") {
 		t.Errorf("no goodbye after Stop:\n%s", d.Log())
+	}
+	if err := <-followed; err != nil || copied.String() != d.Log() {
+		t.Errorf("Follow wrote %q (%v), the log is %q", copied.String(), err, d.Log())
 	}
 	if err := d.WaitLog("never said"); err == nil || !strings.Contains(err.Error(), "ended") {
 		t.Errorf("waiting for a line of an ended daemon: %v", err)
