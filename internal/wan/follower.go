@@ -75,8 +75,7 @@ func (f *Follower) State() State {
 
 // Run follows the devices and calls changed, one call at a time, after each
 // change that happened since Follow. It returns nil when ctx ended or after
-// Close. Errors of rtnetlink are logged and survived. Run must not be called
-// twice at a time.
+// Close. Errors of rtnetlink are logged and survived. Run is called once.
 func (f *Follower) Run(ctx context.Context, changed func(State)) error {
 	defer context.AfterFunc(ctx, f.interrupt)()
 	retry := retryFirst

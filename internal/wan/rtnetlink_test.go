@@ -1,0 +1,200 @@
+package wan
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/mdlayher/netlink"
+	"github.com/mdlayher/netlink/nlenc"
+	"golang.org/x/sys/unix"
+)
+
+type attrs = []netlink.Attribute
+
+func withAttrs(t testing.TB, head []byte, a attrs) []byte {
+	t.Helper()
+	b, err := netlink.MarshalAttributes(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(head, b...)
+}
+
+// linkBytes makes struct ifinfomsg with attributes.
+func linkBytes(t testing.TB, family byte, index int32, flags uint32, a attrs) []byte {
+	t.Helper()
+	head := make([]byte, unix.SizeofIfInfomsg)
+	head[0] = family
+	nlenc.PutInt32(head[4:8], index)
+	nlenc.PutUint32(head[8:12], flags)
+	return withAttrs(t, head, a)
+}
+
+// addrBytes makes struct ifaddrmsg with attributes.
+func addrBytes(t testing.TB, bits, flags, scope byte, index uint32, a attrs) []byte {
+	t.Helper()
+	head := []byte{unix.AF_INET, bits, flags, scope, 0, 0, 0, 0}
+	nlenc.PutUint32(head[4:8], index)
+	return withAttrs(t, head, a)
+}
+
+func name(s string) netlink.Attribute {
+	return netlink.Attribute{Type: unix.IFLA_IFNAME, Data: nlenc.Bytes(s)}
+}
+
+func TestParseLink(t *testing.T) {
+	var stats []byte
+	for i := range uint64(24) { // rx_packets, tx_packets, rx_bytes, tx_bytes, others
+		stats = append(stats, nlenc.Uint64Bytes(1<<40+i)...)
+	}
+	got, err := parseLink(linkBytes(t, unix.AF_UNSPEC, 7, unix.IFF_UP|unix.IFF_BROADCAST, attrs{
+		name("eth1"),
+		{Type: unix.IFLA_OPERSTATE, Data: []byte{operUp}},
+		{Type: unix.IFLA_ADDRESS, Data: []byte{2, 0, 0, 0, 0, 9}},
+		{Type: unix.IFLA_STATS64, Data: stats},
+		{Type: 0x7000, Data: []byte("of a later kernel")},
+	}))
+	want := link{index: 7, name: "eth1", flags: unix.IFF_UP | unix.IFF_BROADCAST, operState: operUp, mac: [6]byte{2, 0, 0, 0, 0, 9},
+		counters: Counters{PacketsReceived: 1 << 40, PacketsSent: 1<<40 + 1, BytesReceived: 1<<40 + 2, BytesSent: 1<<40 + 3}}
+	if err != nil || got != want {
+		t.Errorf("%+v, %v\nwant %+v", got, err, want)
+	}
+
+	tunnel, err := parseLink(linkBytes(t, 0, 8, 0, attrs{{Type: unix.IFLA_ADDRESS, Data: []byte{10, 0, 0, 1}}}))
+	if err != nil || tunnel.mac != [6]byte{} {
+		t.Errorf("a tunnel's address is no MAC: %+v, %v", tunnel, err)
+	}
+
+	for what, b := range map[string][]byte{
+		"empty":          nil,
+		"short head":     make([]byte, unix.SizeofIfInfomsg-1),
+		"short counters": linkBytes(t, 0, 7, 0, attrs{{Type: unix.IFLA_STATS64, Data: stats[:31]}}),
+		"long state":     linkBytes(t, 0, 7, 0, attrs{{Type: unix.IFLA_OPERSTATE, Data: []byte{1, 2}}}),
+		"cut attribute":  append(make([]byte, unix.SizeofIfInfomsg), 0xff, 0, 3, 0, 'e'),
+	} {
+		if l, err := parseLink(b); err == nil {
+			t.Errorf("%s: %+v", what, l)
+		}
+	}
+}
+
+func TestParseAddress(t *testing.T) {
+	local := netlink.Attribute{Type: unix.IFA_LOCAL, Data: []byte{11, 0, 0, 2}}
+	same := netlink.Attribute{Type: unix.IFA_ADDRESS, Data: []byte{11, 0, 0, 2}}
+	peer := netlink.Attribute{Type: unix.IFA_ADDRESS, Data: []byte{11, 0, 0, 77}}
+	far := netlink.Attribute{Type: unix.IFA_ADDRESS, Data: []byte{99, 0, 0, 1}}
+	six := netlink.Attribute{Type: unix.IFA_ADDRESS, Data: make([]byte, 16)}
+	for what, test := range map[string]struct {
+		bits   byte
+		attrs  attrs
+		prefix string
+	}{
+		"ethernet":          {24, attrs{same, local}, "11.0.0.2/24"},
+		"no local":          {24, attrs{same}, "11.0.0.2/24"},
+		"no peer":           {24, attrs{local}, "11.0.0.2/24"},
+		"PPP":               {32, attrs{far, local}, "11.0.0.2/32"},
+		"PPP, near":         {32, attrs{peer, local}, "11.0.0.2/32"},
+		"peer of a network": {8, attrs{far, local}, "11.0.0.2/32"},
+		"peer in network":   {24, attrs{peer, local}, "11.0.0.2/24"},
+		"IPv6":              {64, attrs{six}, ""},
+		"impossible length": {33, attrs{local}, ""},
+		"no address":        {24, nil, ""},
+	} {
+		got, err := parseAddress(addrBytes(t, test.bits, 0, 0, 3, test.attrs))
+		want := address{index: 3}
+		if test.prefix != "" {
+			want.prefix = netip.MustParsePrefix(test.prefix)
+		}
+		if err != nil || got != want {
+			t.Errorf("%s: %+v, %v; want %+v", what, got, err, want)
+		}
+	}
+	got, err := parseAddress(addrBytes(t, 24, unix.IFA_F_SECONDARY|unix.IFA_F_PERMANENT, unix.RT_SCOPE_LINK, 3, attrs{local}))
+	if err != nil || !got.secondary || got.scope != unix.RT_SCOPE_LINK {
+		t.Errorf("secondary, link scope: %+v, %v", got, err)
+	}
+	for what, b := range map[string][]byte{
+		"empty":         nil,
+		"short head":    make([]byte, unix.SizeofIfAddrmsg-1),
+		"cut attribute": append(make([]byte, unix.SizeofIfAddrmsg), 0xff, 0, 2, 0, 11),
+	} {
+		if a, err := parseAddress(b); err == nil {
+			t.Errorf("%s: %+v", what, a)
+		}
+	}
+}
+
+func TestParseAddresses(t *testing.T) {
+	msg := func(flags netlink.HeaderFlags, last byte) netlink.Message {
+		return netlink.Message{
+			Header: netlink.Header{Type: unix.RTM_NEWADDR, Flags: netlink.Multi | flags},
+			Data:   addrBytes(t, 24, 0, 0, 3, attrs{{Type: unix.IFA_LOCAL, Data: []byte{11, 0, 0, last}}}),
+		}
+	}
+	addrs, whole, err := parseAddresses([]netlink.Message{msg(0, 2), msg(0, 1)})
+	if err != nil || !whole || len(addrs) != 2 || addrs[0].prefix.String() != "11.0.0.2/24" {
+		t.Errorf("two: %+v, %t, %v", addrs, whole, err)
+	}
+	if _, whole, err := parseAddresses([]netlink.Message{msg(0, 2), msg(netlink.DumpInterrupted, 1)}); whole || err != nil {
+		t.Errorf("interrupted: %t, %v", whole, err)
+	}
+	if _, _, err := parseAddresses([]netlink.Message{{Header: netlink.Header{Type: unix.RTM_NEWADDR}}}); err == nil {
+		t.Error("empty message: no error")
+	}
+}
+
+// event makes a datagram of one message.
+func event(t testing.TB, typ uint16, data []byte) []byte {
+	t.Helper()
+	m := netlink.Message{Header: netlink.Header{Type: netlink.HeaderType(typ), Length: uint32(unix.NLMSG_HDRLEN + len(data))}, Data: data}
+	b, err := m.MarshalBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestMatters(t *testing.T) {
+	d := devices{names: []string{"eth1", "br-lan"}, indexes: []int{7, 0}}
+	ours := linkBytes(t, unix.AF_UNSPEC, 7, 0, attrs{name("eth1")})
+	away := linkBytes(t, unix.AF_UNSPEC, 7, 0, attrs{name("old")})
+	appears := linkBytes(t, unix.AF_UNSPEC, 9, 0, attrs{name("br-lan")})
+	other := linkBytes(t, unix.AF_UNSPEC, 8, 0, attrs{name("veth8")})
+	port := linkBytes(t, unix.AF_BRIDGE, 7, 0, attrs{name("eth1")})
+	ourAddr := addrBytes(t, 24, 0, 0, 7, nil)
+	otherAddr := addrBytes(t, 24, 0, 0, 8, nil)
+	for what, test := range map[string]struct {
+		datagram []byte
+		want     bool
+	}{
+		"link":                {event(t, unix.RTM_NEWLINK, ours), true},
+		"link deleted":        {event(t, unix.RTM_DELLINK, ours), true},
+		"renamed away":        {event(t, unix.RTM_NEWLINK, away), true},
+		"appears":             {event(t, unix.RTM_NEWLINK, appears), true},
+		"other link":          {event(t, unix.RTM_NEWLINK, other), false},
+		"bridge port":         {event(t, unix.RTM_NEWLINK, port), false},
+		"address":             {event(t, unix.RTM_NEWADDR, ourAddr), true},
+		"address deleted":     {event(t, unix.RTM_DELADDR, ourAddr), true},
+		"other address":       {event(t, unix.RTM_NEWADDR, otherAddr), false},
+		"route":               {event(t, unix.RTM_NEWROUTE, make([]byte, 12)), false},
+		"second of two":       {append(event(t, unix.RTM_NEWLINK, other), event(t, unix.RTM_NEWADDR, ourAddr)...), true},
+		"two others":          {append(event(t, unix.RTM_NEWLINK, other), event(t, unix.RTM_NEWADDR, otherAddr)...), false},
+		"unreadable link":     {event(t, unix.RTM_NEWLINK, nil), true},
+		"unreadable address":  {event(t, unix.RTM_NEWADDR, nil), true},
+		"unreadable datagram": {make([]byte, 20), true},
+		"nothing":             {nil, false},
+	} {
+		if got := d.matters(test.datagram); got != test.want {
+			t.Errorf("%s: %t", what, got)
+		}
+	}
+}
+
+// Whatever arrives, reading it does not panic.
+func FuzzMatters(f *testing.F) {
+	f.Add(event(f, unix.RTM_NEWLINK, linkBytes(f, 0, 7, 1, attrs{name("eth1"), {Type: unix.IFLA_STATS64, Data: make([]byte, 192)}})))
+	f.Add(event(f, unix.RTM_NEWADDR, addrBytes(f, 24, 0, 0, 7, attrs{{Type: unix.IFA_LOCAL, Data: []byte{11, 0, 0, 2}}})))
+	f.Fuzz(func(_ *testing.T, datagram []byte) {
+		devices{names: []string{"eth1"}, indexes: []int{7}}.matters(datagram)
+	})
+}
