@@ -1,0 +1,256 @@
+//go:build go1.25
+
+package portmap_test
+
+import (
+	"errors"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/linux-igd/upnpd/internal/portmap"
+	"github.com/linux-igd/upnpd/internal/portmap/portmaptest"
+)
+
+// model is the table as simply as it can be said: a list, searched each time.
+type model struct {
+	list   []portmap.Mapping
+	policy portmap.Policy
+	used   map[uint16]bool
+}
+
+// request says what must come of a request that the kernel does not refuse.
+func (m *model) request(req portmap.Request) error {
+	mine, same := 0, false
+	for _, o := range m.list {
+		if o.Client == req.Client {
+			mine++
+		}
+		same = same || o.Key == req.Key
+	}
+	conflict := slices.ContainsFunc(m.list, func(o portmap.Mapping) bool {
+		return o.Protocol == req.Protocol && o.ExternalPort == req.ExternalPort && o.Client != req.Client
+	})
+	switch {
+	case !slices.ContainsFunc(home.LANs, func(p netip.Prefix) bool { return p.Contains(req.Client) }):
+		return portmap.ErrNotLANHost
+	case m.policy.Secure && req.From != req.Client:
+		return portmap.ErrNotAuthorized
+	case req.ExternalPort < 1024 || req.InternalPort < 1024:
+		return portmap.ErrDenied
+	case conflict: // WIP-2
+		return portmap.ErrConflict
+	case same:
+		return nil
+	case len(m.list) >= m.policy.MaxMappings || mine >= m.policy.MaxPerClient:
+		return portmap.ErrFull
+	case m.used[req.ExternalPort]:
+		return portmap.ErrInUse
+	}
+	return nil
+}
+
+// put records a granted mapping: in the place of its Key, or at the end.
+func (m *model) put(p portmap.Mapping) {
+	for i, o := range m.list {
+		if o.Key == p.Key {
+			m.list[i] = p
+			return
+		}
+	}
+	m.list = append(m.list, p)
+}
+
+func (m *model) drop(ended func(portmap.Mapping) bool) { m.list = slices.DeleteFunc(m.list, ended) }
+
+// actor does random things to a table and its model.
+type actor struct {
+	t      *testing.T
+	w      *world
+	m      *model
+	r      *rand.Rand
+	now    func() time.Duration
+	broken bool // the kernel refuses everything
+	unsure bool // the kernel may refuse a call or two
+}
+
+func pick[T any](r *rand.Rand, list ...T) T { return list[r.IntN(len(list))] }
+
+func (a *actor) key() portmap.Key {
+	return key(pick(a.r, portmap.TCP, portmap.UDP), uint16(1020+a.r.IntN(30)), pick(a.r, netip.Addr{}, netip.Addr{}, peer1, peer2))
+}
+
+func (a *actor) client() netip.Addr {
+	return pick(a.r, ann, ann, bob, bob, netip.MustParseAddr("10.9.3.4"), netip.MustParseAddr("192.168.9.9"))
+}
+
+func (a *actor) mapping() {
+	client := a.client()
+	req := portmap.Request{
+		Mapping: portmap.Mapping{Key: a.key(), Client: client, InternalPort: uint16(1020 + a.r.IntN(30)),
+			Enabled: a.r.IntN(4) > 0, Description: pick(a.r, "", "a", "b")},
+		Lease: time.Duration(a.r.IntN(120)) * time.Second, From: client,
+	}
+	if a.r.IntN(10) == 0 {
+		req.From = a.client()
+	}
+	want := a.m.request(req)
+	if want == nil && a.broken {
+		want = portmap.ErrFirewall
+	}
+	got, err := a.w.Map(req)
+	if a.unsure && errors.Is(err, portmap.ErrFirewall) {
+		return
+	}
+	if !errors.Is(err, want) {
+		a.t.Fatalf("map %+v: %v, want %v; table %v", req, err, want, a.m.list)
+	}
+	if err != nil {
+		return
+	}
+	lease := req.Lease
+	if lease == 0 || lease > a.m.policy.MaxLease {
+		lease = a.m.policy.MaxLease
+	}
+	req.Deadline = a.now() + lease
+	if got != req.Mapping {
+		a.t.Fatalf("map gives %+v, want %+v", got, req.Mapping)
+	}
+	a.m.put(got)
+}
+
+func (a *actor) unmapping() {
+	k, from := a.key(), a.client()
+	if len(a.m.list) > 0 && a.r.IntN(2) == 0 {
+		o := pick(a.r, a.m.list...)
+		k, from = o.Key, pick(a.r, o.Client, from)
+	}
+	var want error
+	i := slices.IndexFunc(a.m.list, func(o portmap.Mapping) bool { return o.Key == k })
+	switch {
+	case i < 0:
+		want = portmap.ErrNoEntry
+	case a.m.policy.Secure && a.m.list[i].Client != from:
+		want = portmap.ErrNotAuthorized
+	case a.broken:
+		want = portmap.ErrFirewall
+	}
+	err := a.w.Unmap(k, from)
+	if a.unsure && errors.Is(err, portmap.ErrFirewall) {
+		return
+	}
+	if !errors.Is(err, want) {
+		a.t.Fatalf("unmap %+v by %v: %v, want %v", k, from, err, want)
+	}
+	if want == nil {
+		a.m.list = slices.Delete(a.m.list, i, i+1)
+	}
+}
+
+// step does one random thing.
+func (a *actor) step() {
+	switch n := a.r.IntN(100); {
+	case n < 55:
+		a.mapping()
+	case n < 75:
+		a.unmapping()
+	case n < 90:
+		after(time.Duration(a.r.IntN(5000)) * time.Millisecond)
+	case n < 91:
+		after(time.Minute) // also long enough for the repair of the kernel
+	case n < 92:
+		a.w.Flush()
+		a.m.list = nil
+	case n < 93:
+		a.m.policy.Secure = !a.m.policy.Secure
+		a.m.policy.MaxLease = pick(a.r, time.Minute, time.Hour)
+		a.w.SetPolicy(a.m.policy)
+	case n < 94:
+		a.w.SetNetwork(portmap.Network{External: pick(a.r, home.External, peer1, peer2), LANs: home.LANs})
+	case n < 95:
+		a.unsure = true
+		a.w.fw.Refuse(1 + a.r.IntN(3))
+	case n < 97:
+		a.broken = !a.broken
+		a.w.fw.Break(a.broken)
+	default:
+		a.w.Sync()
+	}
+	a.m.drop(func(o portmap.Mapping) bool { return o.Deadline <= a.now() })
+}
+
+// compare holds table, model and, once it had time for repairs, the kernel
+// against each other.
+func (a *actor) compare(kernel bool) {
+	if got := a.w.List(); !slices.Equal(got, a.m.list) {
+		a.t.Fatalf("table\n%v\nmodel\n%v", got, a.m.list)
+	}
+	for i, want := range a.m.list {
+		at, errAt := a.w.At(i)
+		found, errFound := a.w.Lookup(want.Key)
+		if errAt != nil || errFound != nil || at != want || found != want {
+			a.t.Fatalf("%d: at %+v %v, lookup %+v %v, want %+v", i, at, errAt, found, errFound, want)
+		}
+	}
+	if _, err := a.w.At(len(a.m.list)); !errors.Is(err, portmap.ErrNoEntry) || a.w.Len() != len(a.m.list) {
+		a.t.Fatalf("%d mappings and more: %v", a.w.Len(), err)
+	}
+	if !kernel {
+		return
+	}
+	want := slices.Clone(a.m.list)
+	slices.SortFunc(want, portmaptest.Compare)
+	if got := a.w.fw.Mappings(); !slices.Equal(got, want) {
+		a.t.Fatalf("kernel\n%v\nmodel\n%v", got, want)
+	}
+}
+
+// TestModel does thousands of random things, with a kernel that fails at
+// times, and compares the table with the model and the kernel.
+func TestModel(t *testing.T) {
+	for seed := range uint64(20) {
+		live(t, func(c *portmap.Config) {
+			c.Policy.MaxLease, c.Policy.MaxMappings, c.Policy.MaxPerClient = time.Hour, 25, 10
+			c.Logf = func(string, ...any) {}
+		}, func(t *testing.T, w *world) {
+			w.used[1030], w.used[1031] = true, true
+			p := policy()
+			p.MaxLease, p.MaxMappings, p.MaxPerClient = time.Hour, 25, 10
+			start := time.Now()
+			a := &actor{t: t, w: w, m: &model{policy: p, used: w.used}, r: rand.New(rand.NewPCG(seed, 2)),
+				now: func() time.Duration { return 1000*time.Second + time.Since(start) }}
+			for range 40 {
+				// With failures only the table must be right ...
+				for range 20 {
+					a.step()
+					a.compare(false)
+				}
+				// ... and the kernel too, a minute and its retry after the last of them.
+				a.broken, a.unsure = false, false
+				w.fw.Break(false)
+				after(2 * time.Minute)
+				w.Sync() // uses up refusals that were still to come
+				w.Sync()
+				w.Sync()
+				after(2 * time.Minute)
+				a.m.drop(func(o portmap.Mapping) bool { return o.Deadline <= a.now() })
+				a.compare(true)
+				repairs := w.fw.Repairs()
+				// Without failures the kernel follows step by step.
+				for range 20 {
+					pick(a.r, a.mapping, a.mapping, a.unmapping, func() { after(time.Second) })()
+					a.m.drop(func(o portmap.Mapping) bool { return o.Deadline <= a.now() })
+					a.compare(true)
+				}
+				w.Sync()
+				if n := w.fw.Repairs() - repairs; n != 0 {
+					t.Fatalf("%d repairs without a failure", n)
+				}
+			}
+			synctest.Wait()
+		})
+	}
+}
