@@ -1,6 +1,7 @@
 package portmap
 
 import (
+	"cmp"
 	"container/heap"
 	"fmt"
 	"net/netip"
@@ -114,6 +115,8 @@ func (t *Table) find(k Key) *entry {
 
 func (t *Table) insert(e *entry) {
 	k := portKey{e.Protocol, e.ExternalPort}
+	t.added++
+	e.number = t.added
 	t.order = append(t.order, e)
 	t.ports[k] = append(t.ports[k], e)
 	t.perClient[e.Client]++
@@ -122,19 +125,16 @@ func (t *Table) insert(e *entry) {
 
 func (t *Table) remove(e *entry) {
 	k := portKey{e.Protocol, e.ExternalPort}
-	t.order = without(t.order, e)
-	if t.ports[k] = without(t.ports[k], e); len(t.ports[k]) == 0 {
+	i, _ := slices.BinarySearchFunc(t.order, e.number, func(e *entry, n uint64) int { return cmp.Compare(e.number, n) })
+	t.order = slices.Delete(t.order, i, i+1)
+	i = slices.Index(t.ports[k], e)
+	if t.ports[k] = slices.Delete(t.ports[k], i, i+1); len(t.ports[k]) == 0 {
 		delete(t.ports, k)
 	}
 	if t.perClient[e.Client]--; t.perClient[e.Client] == 0 {
 		delete(t.perClient, e.Client)
 	}
 	heap.Remove(&t.leases, e.lease)
-}
-
-func without(list []*entry, e *entry) []*entry {
-	i := slices.Index(list, e)
-	return slices.Delete(list, i, i+1)
 }
 
 func (t *Table) list() []Mapping {

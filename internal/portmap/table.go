@@ -33,6 +33,7 @@ type Table struct {
 	policy    Policy
 	network   Network
 	order     []*entry             // as added: what GetGenericPortMappingEntry counts
+	added     uint64               // entries ever
 	ports     map[portKey][]*entry // those that share an external port differ in RemoteHost
 	perClient map[netip.Addr]int
 	leases    leaseHeap
@@ -44,7 +45,8 @@ type Table struct {
 
 type entry struct {
 	Mapping
-	lease int // index in leases
+	lease  int    // index in leases
+	number uint64 // rises along Table.order
 }
 
 type portKey struct {
