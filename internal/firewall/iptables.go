@@ -7,9 +7,7 @@
 package firewall
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os/exec"
 	"slices"
@@ -29,7 +27,8 @@ const (
 )
 
 const (
-	lockWait    = 5 * time.Second  // for another program's iptables run (-w)
+	lockWait    = 5                // seconds, for another program's iptables run
+	waitSeconds = "5"              // the same, as the argument of -w
 	execTimeout = 15 * time.Second // for one run of ours
 )
 
@@ -52,7 +51,8 @@ type IPTables struct {
 	opts    IPTablesOptions
 	uplink  string // device name
 	ipt     *iptables.IPTables
-	restore string // path of iptables-restore
+	path    string // of iptables
+	restore string // of iptables-restore
 	logf    func(string, ...any)
 	rules   ruleset // for the network of the last Sync
 }
@@ -64,11 +64,11 @@ func NewIPTables(opts IPTablesOptions, uplink string, logf func(string, ...any))
 	if err != nil {
 		return nil, err
 	}
-	ipt, err := iptables.New(iptables.Path(path), iptables.Timeout(int(lockWait/time.Second)))
+	ipt, err := iptables.New(iptables.Path(path), iptables.Timeout(lockWait))
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", path, err)
 	}
-	f := &IPTables{opts: opts, uplink: uplink, ipt: ipt, restore: restore, logf: logf, rules: ruleset{uplink: uplink}}
+	f := &IPTables{opts: opts, uplink: uplink, ipt: ipt, path: path, restore: restore, logf: logf, rules: ruleset{uplink: uplink}}
 	if err := f.parents(); err != nil {
 		return nil, err
 	}
@@ -185,57 +185,44 @@ func (f *IPTables) Close() error {
 }
 
 // remove takes out our jumps, whichever chain they stand in (an earlier run
-// may have had other options), and then our chains.
+// may have had other options), and then our chains, in one transaction a table.
 func (f *IPTables) remove() (removed bool, err error) {
-	var errs []error
-	for table, ours := range map[string][]string{"nat": {mapChain, postChain}, "filter": {mapChain}} {
-		chains, err := f.ipt.ListChains(table)
+	var in strings.Builder
+	for _, table := range []string{"filter", "nat"} {
+		rules, err := f.exec(f.path, "", "-w", waitSeconds, "-t", table, "-S")
 		if err != nil {
-			return removed, err
+			return false, fmt.Errorf("list table %s: %w", table, err)
 		}
-		for _, parent := range chains {
-			errs = append(errs, f.removeJumps(table, parent, ours))
-		}
-		for _, chain := range chains {
-			if slices.Contains(ours, chain) {
-				removed = true
-				errs = append(errs, f.ipt.ClearAndDeleteChain(table, chain))
-			}
+		if ours := removal(rules); ours != "" {
+			removed = true
+			fmt.Fprintf(&in, "*%s\n%sCOMMIT\n", table, ours)
 		}
 	}
-	return removed, errors.Join(errs...)
-}
-
-func (f *IPTables) removeJumps(table, parent string, ours []string) error {
-	rules, err := f.ipt.List(table, parent)
-	if err != nil {
-		return err
+	if !removed {
+		return false, nil
 	}
-	for _, rule := range rules {
-		for _, chain := range ours {
-			if rule == "-A "+parent+" -j "+chain {
-				if err := f.ipt.Delete(table, parent, "-j", chain); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	return nil
+	return true, f.run(in.String())
 }
 
 // run feeds one input to iptables-restore. Its error names the line that was
 // refused.
 func (f *IPTables) run(input string) error {
+	_, err := f.exec(f.restore, input, "--noflush", "-w", waitSeconds)
+	return err
+}
+
+// exec runs one of the two programs and gives what it printed.
+func (f *IPTables) exec(path, input string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), execTimeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, f.restore, "--noflush", "-w", fmt.Sprint(int(lockWait/time.Second)))
+	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Stdin = strings.NewReader(input)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
+	var stdout, stderr strings.Builder
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("%s: %w: %s", f.restore, err, explain(stderr.String(), input))
+		return "", fmt.Errorf("%s: %w: %s", path, err, explain(stderr.String(), input))
 	}
-	return nil
+	return stdout.String(), nil
 }
 
 // explain joins what iptables-restore said in one line and adds the text of

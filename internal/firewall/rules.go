@@ -108,3 +108,21 @@ func (s ruleset) hairpin() []rule {
 	}
 	return rules
 }
+
+// removal gives the iptables-restore lines that take our jumps and chains out
+// of a table, which `iptables -S` printed; "" when there are none.
+func removal(listing string) string {
+	var jumps, flush, chains strings.Builder
+	for _, line := range strings.Split(listing, "\n") {
+		for _, ours := range []string{mapChain, postChain} {
+			if line == "-N "+ours {
+				fmt.Fprintf(&flush, "-F %s\n", ours)
+				fmt.Fprintf(&chains, "-X %s\n", ours)
+			}
+			if parent, ok := strings.CutSuffix(line, " -j "+ours); ok && strings.Count(parent, " ") == 1 {
+				fmt.Fprintf(&jumps, "-D%s -j %s\n", strings.TrimPrefix(parent, "-A"), ours)
+			}
+		}
+	}
+	return jumps.String() + flush.String() + chains.String()
+}

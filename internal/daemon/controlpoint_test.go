@@ -1,0 +1,186 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// dialer opens connections from one LAN host.
+type dialer func(network, addr string, timeout time.Duration) (net.Conn, error)
+
+// controlPoint is a UPnP client on a LAN host, made of Go's own HTTP and XML.
+type controlPoint struct {
+	t       testing.TB
+	addr    string // the host's own
+	web     *http.Client
+	control string // URL of WANIPConnection:1
+}
+
+const wanIPType = "urn:schemas-upnp-org:service:WANIPConnection:1"
+
+// discover searches at the router by unicast (SSDP-42) and reads the
+// description that the answer points to.
+func discover(t testing.TB, addr, router string, dial dialer) *controlPoint {
+	t.Helper()
+	cp := &controlPoint{t: t, addr: addr, web: &http.Client{
+		Timeout: 5 * time.Second,
+		Transport: &http.Transport{
+			DisableKeepAlives: true,
+			DialContext: func(_ context.Context, network, addr string) (net.Conn, error) {
+				return dial("tcp4", addr, 5*time.Second)
+			},
+		},
+	}}
+	location := cp.search(router, dial)
+	var root struct {
+		URLs []string `xml:"device>deviceList>device>deviceList>device>serviceList>service>controlURL"`
+	}
+	if err := xml.Unmarshal([]byte(cp.get(location)), &root); err != nil || len(root.URLs) != 1 {
+		t.Fatalf("description at %s: control URLs %q, %v", location, root.URLs, err)
+	}
+	base, _ := url.Parse(location)
+	control, err := base.Parse(root.URLs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	cp.control = control.String()
+	return cp
+}
+
+func (cp *controlPoint) search(router string, dial dialer) (location string) {
+	cp.t.Helper()
+	c, err := dial("udp4", router, time.Second)
+	if err != nil {
+		cp.t.Fatal(err)
+	}
+	defer c.Close()
+	fmt.Fprintf(c, "M-SEARCH * HTTP/1.1\r\nHOST: %s\r\nMAN: \"ssdp:discover\"\r\nST: %s\r\n\r\n", router, wanIPType)
+	c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	answer := make([]byte, 1500)
+	n, err := c.Read(answer)
+	if err != nil {
+		cp.t.Fatalf("no answer to a search: %v", err)
+	}
+	found := regexp.MustCompile(`(?im)^LOCATION: *(http://\S+)`).FindSubmatch(answer[:n])
+	if found == nil {
+		cp.t.Fatalf("no LOCATION in %q", answer[:n])
+	}
+	return string(found[1])
+}
+
+func (cp *controlPoint) get(url string) string {
+	cp.t.Helper()
+	r, err := cp.web.Get(url)
+	if err != nil {
+		cp.t.Fatal(err)
+	}
+	defer r.Body.Close()
+	body, err := io.ReadAll(r.Body)
+	if err != nil || r.StatusCode != 200 {
+		cp.t.Fatalf("GET %s: %s, %v", url, r.Status, err)
+	}
+	return string(body)
+}
+
+// call runs an action with name, value pairs. It gives the out arguments, or
+// the UPnP error code.
+func (cp *controlPoint) call(action string, args ...string) (out map[string]string, code int) {
+	cp.t.Helper()
+	out, code, err := cp.try(action, args...)
+	if err != nil {
+		cp.t.Fatalf("%s: %v", action, err)
+	}
+	return out, code
+}
+
+func (cp *controlPoint) try(action string, args ...string) (out map[string]string, code int, err error) {
+	var body bytes.Buffer
+	fmt.Fprintf(&body, `<?xml version="1.0"?><s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/" s:encodingStyle="http://schemas.xmlsoap.org/soap/encoding/"><s:Body><u:%s xmlns:u="%s">`, action, wanIPType)
+	for i := 0; i+1 < len(args); i += 2 {
+		fmt.Fprintf(&body, "<%s>", args[i])
+		xml.EscapeText(&body, []byte(args[i+1]))
+		fmt.Fprintf(&body, "</%s>", args[i])
+	}
+	fmt.Fprintf(&body, "</u:%s></s:Body></s:Envelope>", action)
+	req, err := http.NewRequest("POST", cp.control, &body)
+	if err != nil {
+		return nil, 0, err
+	}
+	req.Header.Set("Content-Type", `text/xml; charset="utf-8"`)
+	req.Header.Set("SOAPAction", fmt.Sprintf("%q", wanIPType+"#"+action))
+	r, err := cp.web.Do(req)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer r.Body.Close()
+	text, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, 0, err
+	}
+	out = leaves(text)
+	switch {
+	case r.StatusCode == 200:
+		return out, 0, nil
+	case r.StatusCode == 500 && out["errorCode"] != "":
+		code, err = strconv.Atoi(out["errorCode"])
+		return nil, code, err
+	}
+	return nil, 0, errors.New(r.Status)
+}
+
+// leaves gives the text of all elements that hold only text.
+func leaves(doc []byte) map[string]string {
+	all := map[string]string{}
+	d := xml.NewDecoder(bytes.NewReader(doc))
+	var text strings.Builder
+	for {
+		token, err := d.Token()
+		if err != nil {
+			return all
+		}
+		switch x := token.(type) {
+		case xml.StartElement:
+			text.Reset()
+		case xml.CharData:
+			text.Write(x)
+		case xml.EndElement:
+			all[x.Name.Local] = text.String()
+		}
+	}
+}
+
+// add maps an external port to a port of the host itself.
+func (cp *controlPoint) add(proto string, external, internal int, lease int) int {
+	cp.t.Helper()
+	_, code := cp.call("AddPortMapping", "NewRemoteHost", "", "NewExternalPort", strconv.Itoa(external),
+		"NewProtocol", proto, "NewInternalPort", strconv.Itoa(internal), "NewInternalClient", cp.addr,
+		"NewEnabled", "1", "NewPortMappingDescription", "test & <more>", "NewLeaseDuration", strconv.Itoa(lease))
+	return code
+}
+
+func (cp *controlPoint) delete(proto string, external int) int {
+	cp.t.Helper()
+	_, code := cp.call("DeletePortMapping", "NewRemoteHost", "", "NewExternalPort", strconv.Itoa(external), "NewProtocol", proto)
+	return code
+}
+
+func (cp *controlPoint) externalAddress() string {
+	cp.t.Helper()
+	out, code := cp.call("GetExternalIPAddress")
+	if code != 0 {
+		cp.t.Fatalf("GetExternalIPAddress: error %d", code)
+	}
+	return out["NewExternalIPAddress"]
+}
