@@ -213,12 +213,12 @@ func (a *actor) compare(kernel bool) {
 func TestModel(t *testing.T) {
 	for seed := range uint64(20) {
 		live(t, func(c *portmap.Config) {
-			c.Policy.MaxLease, c.Policy.MaxMappings, c.Policy.MaxPerClient = time.Hour, 25, 10
+			c.Policy.MaxLease, c.Policy.MaxMappings, c.Policy.MaxPerClient = time.Hour, 15, 5
 			c.Logf = func(string, ...any) {}
 		}, func(t *testing.T, w *world) {
 			w.used[1030], w.used[1031] = true, true
 			p := policy()
-			p.MaxLease, p.MaxMappings, p.MaxPerClient = time.Hour, 25, 10
+			p.MaxLease, p.MaxMappings, p.MaxPerClient = time.Hour, 15, 5
 			start := time.Now()
 			a := &actor{t: t, w: w, m: &model{policy: p, used: w.used}, r: rand.New(rand.NewPCG(seed, 2)),
 				now: func() time.Duration { return 1000*time.Second + time.Since(start) }}

@@ -63,6 +63,8 @@ func TestRules(t *testing.T) {
 		{"port 65535", []portmap.Rule{{Client: everyone, External: ports(65535, 65535), Internal: all}},
 			with(func(w *wish) { w.external = 65535 }), false},
 		{"prefix", []portmap.Rule{{Client: half, External: all, Internal: all}}, high, false},
+		{"the host that receives, not the one that asks", []portmap.Rule{{Client: only(bob), External: all, Internal: all}},
+			with(func(w *wish) { w.from = bob }), true},
 		{"outside the prefix", []portmap.Rule{{Client: netip.MustParsePrefix("192.168.1.12/30"), External: all, Internal: all}}, high, true},
 		{"protocol", []portmap.Rule{{Client: everyone, External: all, Internal: all, Protocol: portmap.TCP}}, high, false},
 		{"other protocol", []portmap.Rule{{Client: everyone, External: all, Internal: all, Protocol: portmap.UDP}}, high, true},
