@@ -69,7 +69,7 @@ func (l *commandLine) devices(names []string) error {
 	case l.has("extif") || l.has("intif"):
 		return fmt.Errorf("%q: want EXTIF INTIF... or --extif and --intif, not both", names[0])
 	case len(names) == 1:
-		return errors.New("missing INTIF, the LAN's device; usage: " + UsageLine)
+		return errors.New("missing INTIF, the LAN's device (usage: " + UsageLine + ")")
 	}
 	l.settings = append(l.settings, setting{option: findOption("extif"), value: names[0], place: "EXTIF"})
 	for _, name := range names[1:] {

@@ -166,9 +166,9 @@ func parse(args []string, defaultPath string) (*Config, []string, error) {
 func (c *Config) checkDevices() error {
 	switch {
 	case c.ExtIf == "":
-		return errors.New("missing EXTIF, the uplink's device; usage: " + UsageLine)
+		return errors.New("missing EXTIF, the uplink's device (usage: " + UsageLine + ")")
 	case len(c.IntIfs) == 0:
-		return errors.New("missing INTIF, the LAN's device; usage: " + UsageLine)
+		return errors.New("missing INTIF, the LAN's device (usage: " + UsageLine + ")")
 	case slices.Contains(c.IntIfs, c.ExtIf):
 		return fmt.Errorf("%q is both EXTIF and INTIF: the uplink cannot be a served LAN", c.ExtIf)
 	}

@@ -267,10 +267,10 @@ func TestFlagErrors(t *testing.T) {
 		args []string
 		want string
 	}{
-		{nil, "missing EXTIF, the uplink's device; usage: upnpd [flags] EXTIF INTIF..."},
-		{[]string{"-f", "ppp0"}, "missing INTIF, the LAN's device; usage: upnpd [flags] EXTIF INTIF..."}, // crashed linux-igd
-		{[]string{"--extif", "ppp0"}, "missing INTIF, the LAN's device; usage: upnpd [flags] EXTIF INTIF..."},
-		{[]string{"--intif", "br0"}, "missing EXTIF, the uplink's device; usage: upnpd [flags] EXTIF INTIF..."},
+		{nil, "missing EXTIF, the uplink's device (usage: upnpd [flags] EXTIF INTIF...)"},
+		{[]string{"-f", "ppp0"}, "missing INTIF, the LAN's device (usage: upnpd [flags] EXTIF INTIF...)"}, // crashed linux-igd
+		{[]string{"--extif", "ppp0"}, "missing INTIF, the LAN's device (usage: upnpd [flags] EXTIF INTIF...)"},
+		{[]string{"--intif", "br0"}, "missing EXTIF, the uplink's device (usage: upnpd [flags] EXTIF INTIF...)"},
 		{[]string{"eth0", "br0", "eth0"}, `"eth0" is both EXTIF and INTIF: the uplink cannot be a served LAN`},
 		{[]string{"eth0", "br0", "br0"}, `INTIF "br0": the same INTIF twice`},
 		{[]string{"", "br0"}, `EXTIF "": want the name of a network device, 1 to 15 bytes`},
