@@ -288,7 +288,7 @@ func TestAwait(t *testing.T) {
 	ip(t, "link add docker0 type bridge", "link add veth1 type veth peer name veth2",
 		"link set veth1 master docker0", "addr add 172.17.0.1/16 dev docker0", "link set docker0 up",
 		"link set veth1 up", "link set veth2 up", "link set isp alias x", "link del veth1",
-		"addr del 172.17.0.1/16 dev docker0", "link del docker0", "route add blackhole 1.2.3.4")
+		"addr del 172.17.0.1/16 dev docker0", "link del docker0", "route add blackhole 1.2.3.4", "route del blackhole 1.2.3.4")
 	events := 0
 	for {
 		matters, err := w.socks.receive(false, d)
@@ -314,6 +314,32 @@ func TestAwait(t *testing.T) {
 		t.Error(err)
 	}
 	empty()
+
+	w.socks.buf = make([]byte, 64)
+	ip(t, "link set isp alias y") // longer than that, so it may be about anything
+	if matters, err := w.socks.receive(false, d); !matters || err != nil {
+		t.Errorf("an event that does not fit: %t, %v", matters, err)
+	}
+}
+
+// An event without a difference is no change.
+func TestNoChange(t *testing.T) {
+	noDevices(t)
+	ip(t, "link add eth1 type veth peer name isp")
+	w := follow(t, "eth1", "isp")
+	calls := 0
+	count := func(State) { calls++ }
+	if err := w.refresh(count); calls != 0 || err != nil {
+		t.Errorf("nothing happened: %d calls, %v", calls, err)
+	}
+	ip(t, "addr add 11.0.0.2/24 dev eth1")
+	if err := w.refresh(count); calls != 1 || err != nil {
+		t.Errorf("an address: %d calls, %v", calls, err)
+	}
+	ip(t, "link set eth1 alias x")
+	if err := w.refresh(count); calls != 1 || err != nil {
+		t.Errorf("an alias: %d calls, %v", calls, err)
+	}
 }
 
 // More events than the socket can hold: the last state is seen all the same,
@@ -337,6 +363,7 @@ func TestLostEvents(t *testing.T) {
 
 // Broken sockets are replaced, with one line; what happened meanwhile is seen.
 func TestReopen(t *testing.T) {
+	needNamespace(t)
 	for name, breakIt := range map[string]func(*sockets) error{
 		"events":   func(s *sockets) error { return s.events.Close() },
 		"requests": func(s *sockets) error { return s.requests.Close() },
@@ -345,13 +372,17 @@ func TestReopen(t *testing.T) {
 			noDevices(t)
 			w := follow(t, "eth1")
 			w.run()
-			if err := breakIt(w.sockets()); err != nil {
+			old := w.sockets()
+			if err := breakIt(old); err != nil {
 				t.Fatal(err)
 			}
 			ip(t, "link add eth1 type veth peer name isp", "link set isp up", "link set eth1 up")
 			w.until("made", func(s State) bool { return s.Uplink.Up })
 			ip(t, "addr add 11.0.0.2/24 dev eth1")
 			w.until("address", connectedAs("11.0.0.2"))
+			if old.events.SetReadDeadline(time.Time{}) == nil || old.requests.SetReadDeadline(time.Time{}) == nil {
+				t.Error("an old socket is still open")
+			}
 			w.log.mu.Lock()
 			defer w.log.mu.Unlock()
 			lines := 0
