@@ -135,6 +135,7 @@ func TestContinue(t *testing.T) { // HTTP-7
 		{"length", "Content-Length: 5\r\n\r\n", "hello", "HTTP/1.1 100 Continue\r\n\r\n"},
 		{"chunked", "Transfer-Encoding: chunked\r\n\r\n", "5\r\nhello\r\n0\r\n\r\n", "HTTP/1.1 100 Continue\r\n\r\n"},
 		{"too large", "Content-Length: 40000\r\n\r\n", "", "HTTP/1.1 413 "},
+		{"no body", "\r\n", "", "HTTP/1.1 200 "},
 		{"origin", "Content-Length: 5\r\nOrigin: null\r\n\r\n", "", "HTTP/1.1 403 "},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -157,6 +158,23 @@ func TestContinue(t *testing.T) { // HTTP-7
 			})
 		})
 	}
+}
+
+// HTTP-7: an HTTP/1.0 client does not know 100.
+func TestNoContinueIn10(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var e echo
+		client, _ := run(t.Context(), &Server{Handler: e.handle}, clientAddr)
+		go func() {
+			send(t, client, "POST /c HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+			synctest.Wait()
+			send(t, client, "hello")
+			_ = client.CloseWrite()
+		}()
+		if out := receive(t, client); !strings.HasPrefix(out, "HTTP/1.1 200 ") {
+			t.Errorf("got %q", out)
+		}
+	})
 }
 
 func TestConnectionCaps(t *testing.T) { // HTTP-9
@@ -247,6 +265,22 @@ func TestStopInHandler(t *testing.T) {
 	})
 }
 
+// An answer that begins after ctx ended has a second as well.
+func TestStopInHandlerUnread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		s := &Server{Handler: func(*Request) *Response {
+			cancel()
+			synctest.Wait()
+			return &Response{Status: 200}
+		}}
+		client, ended := run(ctx, s, clientAddr)
+		send(t, client, next)
+		expectEnd(t, ended, time.Second)
+		_ = client.Close()
+	})
+}
+
 func TestServe(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -286,12 +320,16 @@ func TestServe(t *testing.T) {
 				if _, err := client.Read(make([]byte, 4096)); err != nil {
 					t.Fatal(err)
 				}
+				start := time.Now()
 				close(goOn)
 				if tt.last == nil {
 					cancel()
 				}
 				if err := <-done; !errors.Is(err, tt.last) {
 					t.Errorf("Serve returned %v", err)
+				}
+				if took := time.Since(start); took != 0 {
+					t.Errorf("Serve waited %v for its connections", took)
 				}
 				if out := receive(t, client); out != "" {
 					t.Errorf("then got %q", out)

@@ -213,7 +213,7 @@ func TestHandlerFails(t *testing.T) {
 	if fmt.Sprint(statuses) != "[500 500 404]" {
 		t.Errorf("statuses %v", statuses)
 	}
-	if len(lines) != 1 || strings.Contains(lines[0], "\n") || !strings.Contains(lines[0], "/panic") {
+	if len(lines) != 1 || strings.Contains(lines[0], "\n") || !strings.Contains(lines[0], `GET /panic": "two\nlines"`) {
 		t.Errorf("log %q", lines)
 	}
 }

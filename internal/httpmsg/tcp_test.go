@@ -52,6 +52,7 @@ func TestTCPClient(t *testing.T) {
 	addr := listen(t, &Server{Handler: e.handle})
 	client := &http.Client{Transport: &http.Transport{MaxConnsPerHost: 1, ExpectContinueTimeout: 10 * time.Second}}
 	defer client.CloseIdleConnections()
+	large := strings.Repeat("x", 32<<10)
 	for _, tt := range []struct {
 		name, method string
 		body         io.Reader
@@ -61,6 +62,7 @@ func TestTCPClient(t *testing.T) {
 		{"GET", "GET", nil, "", "GET /x?y "},
 		{"HEAD", "HEAD", nil, "", ""},
 		{"length", "POST", strings.NewReader("hello"), "", "POST /x?y hello"},
+		{"large", "POST", strings.NewReader(large), "", "POST /x?y " + large},
 		{"chunked", "POST", io.MultiReader(strings.NewReader("hello"), strings.NewReader(" world")), "", "POST /x?y hello world"},
 		{"continue", "POST", strings.NewReader("hello"), "100-continue", "POST /x?y hello"},
 	} {

@@ -63,13 +63,13 @@ const (
 
 // Ends of a request of our own making; A is its action, in namespace n.
 const (
-	open  = `<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body>`
-	close = `</s:Body></s:Envelope>`
+	opening = `<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body>`
+	closing = `</s:Body></s:Envelope>`
 )
 
 // in returns a request whose action element contains inside.
 func in(inside string) string {
-	return open + `<u:A xmlns:u="n">` + inside + `</u:A>` + close
+	return opening + `<u:A xmlns:u="n">` + inside + `</u:A>` + closing
 }
 
 // calls are requests and what they say: "namespace action name=value...", or
@@ -90,14 +90,14 @@ var calls = []struct {
 
 	// SOAP-4
 	{"prefix SOAP", strings.NewReplacer("<s:", "<SOAP:", "</s:", "</SOAP:", " s:", " SOAP:", ":s=", ":SOAP=").Replace(goupnp), wip1 + " GetExternalIPAddress", nil},
-	{"undeclared action prefix", open + `<u:A><b>1</b></u:A>` + close, " A|b=1", nil},
-	{"no namespace", open + `<A><b>1</b></A>` + close, " A|b=1", nil},
+	{"undeclared action prefix", opening + `<u:A><b>1</b></u:A>` + closing, " A|b=1", nil},
+	{"no namespace", opening + `<A><b>1</b></A>` + closing, " A|b=1", nil},
 	{"default namespace taken back", `<Envelope xmlns="http://schemas.xmlsoap.org/soap/envelope/"><Body><A xmlns=""/></Body></Envelope>`, " A", nil},
 	{"envelope without namespace", `<Envelope><Body><A xmlns="n"/></Body></Envelope>`, "n A", nil},
 	{"undeclared envelope prefix", `<s:Envelope><s:Body><A xmlns="n"/></s:Body></s:Envelope>`, "n A", nil},
 	{"prefix declared outside", `<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/" xmlns:u="n"><s:Body xmlns:u="m"><u:A/></s:Body></s:Envelope>`, "m A", nil},
 	{"declaration ends with its element", `<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/" xmlns:u="n"><s:Header><h xmlns:u="m"/></s:Header><s:Body><u:A/></s:Body></s:Envelope>`, "n A", nil},
-	{"prefix xml", open + `<xml:A/>` + close, "http://www.w3.org/XML/1998/namespace A", nil},
+	{"prefix xml", opening + `<xml:A/>` + closing, "http://www.w3.org/XML/1998/namespace A", nil},
 	{"header", `<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Header><t s:mustUnderstand="0"><x>1<y/>2</x></t></s:Header><s:Body><A/></s:Body></s:Envelope>`, " A", nil},
 	{"empty header", `<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Header/><s:Body><A/></s:Body></s:Envelope>`, " A", nil},
 	{"header must be understood", `<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Header><t s:mustUnderstand="1"/></s:Header><s:Body><A/></s:Body></s:Envelope>`, "", ErrUnsupported},
@@ -128,9 +128,9 @@ var calls = []struct {
 	{"65 arguments", in(manyArgs(65)), "", ErrUnsupported},
 	{"text between arguments", in("<b/>x<c/>"), "", ErrEnvelope},
 	{"CDATA between arguments", in("<b/><![CDATA[ ]]><c/>"), "", ErrEnvelope},
-	{"text in the body", open + "x<A/>" + close, "", ErrEnvelope},
-	{"two actions", open + "<A/><B/>" + close, "", ErrEnvelope},
-	{"no action", open + close, "", ErrEnvelope},
+	{"text in the body", opening + "x<A/>" + closing, "", ErrEnvelope},
+	{"two actions", opening + "<A/><B/>" + closing, "", ErrEnvelope},
+	{"no action", opening + closing, "", ErrEnvelope},
 	{"no body", `<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"/>`, "", ErrEnvelope},
 	{"two bodies", `<Envelope><Body><A/></Body><Body/></Envelope>`, "", ErrEnvelope},
 	{"header after the body", `<Envelope><Body><A/></Body><Header/></Envelope>`, "", ErrEnvelope},
@@ -146,7 +146,7 @@ var calls = []struct {
 	{"US-ASCII", `<?xml version="1.0" encoding="US-ASCII"?>` + in(""), "", ErrUnsupported},
 	{"XML 1.1", `<?xml version="1.1"?>` + in(""), "", ErrUnsupported},
 	{"UTF-16", "\xfe\xff\x00<\x00a\x00/\x00>", "", ErrSyntax},
-	{"deep", open + strings.Repeat("<a>", 31) + strings.Repeat("</a>", 31) + close, "", ErrEnvelope},
+	{"deep", opening + strings.Repeat("<a>", 31) + strings.Repeat("</a>", 31) + closing, "", ErrEnvelope},
 	{"too deep in a header", `<Envelope><Header>` + strings.Repeat("<a>", 31) + strings.Repeat("</a>", 31) + `</Header><Body><A/></Body></Envelope>`, "", ErrUnsupported},
 	{"deepest in a header", `<Envelope><Header>` + strings.Repeat("<a>", 30) + strings.Repeat("</a>", 30) + `</Header><Body><A/></Body></Envelope>`, " A", nil},
 	{"many attributes", in("<b" + manyAttrs(65, " a%=''") + "/>"), "", ErrUnsupported},
