@@ -14,6 +14,7 @@ packages=(
 	shellcheck                                  # make lint
 	iproute2 iptables procps util-linux         # the lab
 	miniupnpc python3-miniupnpc gupnp-tools     # control points
+	python3-gi gir1.2-gupnp-1.6                 # and one that the tests write
 )
 # User-mode emulation, for the mips binaries. Distributions moved it from the
 # first of these packages to the second.

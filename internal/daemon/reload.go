@@ -19,9 +19,11 @@ type successor struct {
 // gives a successor and the generation must end. A configuration that does not
 // work is refused, and the old one stays. An error ends the daemon.
 func (d *daemon) reload() (*successor, error) {
+	d.table.Sync()
 	next, warnings, err := d.Load()
 	if err != nil {
-		return nil, d.keepOld(err)
+		d.refuse(err)
+		return nil, nil
 	}
 	for _, w := range warnings {
 		d.Log.Warnf("%s", w)
@@ -29,7 +31,8 @@ func (d *daemon) reload() (*successor, error) {
 	s := &successor{cfg: next}
 	if !sameServices(d.cfg, next) {
 		if s.follower, err = d.follow(next); err != nil {
-			return nil, d.keepOld(err)
+			d.refuse(err)
+			return nil, nil
 		}
 	}
 	if ok, err := d.replaceFirewall(next); !ok || err != nil {
@@ -40,7 +43,6 @@ func (d *daemon) reload() (*successor, error) {
 	}
 	d.Log.SetLevel(next.LogLevel)
 	d.table.SetPolicy(next.Policy)
-	d.table.Sync()
 	d.Log.Infof("configuration read again; mappings kept: %d", d.table.Len())
 	if s.follower == nil {
 		d.cfg = next
@@ -49,10 +51,8 @@ func (d *daemon) reload() (*successor, error) {
 	return s, nil
 }
 
-func (d *daemon) keepOld(err error) error {
+func (d *daemon) refuse(err error) {
 	d.Log.Errorf("reload: %v; the old configuration stays", err)
-	d.table.Sync()
-	return nil
 }
 
 // replaceFirewall changes to the firewall of next when its options differ. If
@@ -68,7 +68,7 @@ func (d *daemon) replaceFirewall(next *config.Config) (bool, error) {
 	fw, err := d.sys.firewall(next, d.Log)
 	ok := err == nil
 	if !ok {
-		d.keepOld(err)
+		d.refuse(err)
 		if fw, err = d.sys.firewall(d.cfg, d.Log); err != nil {
 			return false, fmt.Errorf("put the old firewall back: %w", err)
 		}
