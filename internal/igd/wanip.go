@@ -15,7 +15,8 @@ func wanIPConnection() *service {
 		vars: []variable{
 			{name: "ConnectionType", typ: "string", initial: ipRouted, allowed: []string{"Unconfigured", ipRouted, "IP_Bridged"},
 				get: func(*Server) string { return ipRouted }},
-			{name: "PossibleConnectionTypes", typ: "string", evented: true, get: func(*Server) string { return ipRouted }},
+			{name: "PossibleConnectionTypes", typ: "string", evented: true, allowed: []string{"Unconfigured", ipRouted, "IP_Bridged"},
+				get: func(*Server) string { return ipRouted }},
 			{name: "ConnectionStatus", typ: "string", evented: true, allowed: []string{"Unconfigured", "Connected", "Disconnected"},
 				get: (*Server).connectionStatus},
 			{name: "Uptime", typ: "ui4", get: (*Server).uptime},
