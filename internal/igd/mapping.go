@@ -53,8 +53,9 @@ func (s *Server) target(m portmap.Mapping) []string {
 	if m.Enabled {
 		enabled = "1"
 	}
-	left := strconv.FormatInt(int64(s.table.Remaining(m)/time.Second), 10) // WIP-5
-	return []string{port(m.InternalPort), m.Client.String(), enabled, m.Description, left}
+	// WIP-5. All leases end, and 0 would mean that this one does not.
+	left := max(s.table.Remaining(m), time.Second)
+	return []string{port(m.InternalPort), m.Client.String(), enabled, m.Description, strconv.FormatInt(int64(left/time.Second), 10)}
 }
 
 func (s *Server) addPortMapping(c *call) ([]string, error) {
