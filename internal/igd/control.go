@@ -151,7 +151,7 @@ func (s *Server) query(svc *service, name string, body soap.Call) *httpmsg.Respo
 	}
 	v := svc.variable(strings.TrimSpace(asked))
 	if v == nil || v.get == nil {
-		return fault(errInvalidVar.with("%s", asked))
+		return fault(errInvalidVar.with("%q", asked))
 	}
 	return controlResponse(200, soap.AppendResponse(nil, queryService, name, []soap.Arg{{Name: "return", Value: v.get(s)}}))
 }

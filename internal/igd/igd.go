@@ -9,7 +9,6 @@ package igd
 
 import (
 	"net/netip"
-	"strings"
 	"time"
 
 	"github.com/linux-igd/upnpd/internal/httpmsg"
@@ -28,7 +27,7 @@ type Config struct {
 	UUID         string // of the root device; the others derive from it
 	FriendlyName string
 	Serial       string // "" leaves the element out
-	ModelNumber  string
+	ModelNumber  string // "" leaves the element out
 	// PresentationURL is a page for people; "" leaves the element out, and
 	// OwnPage means the router's own address.
 	PresentationURL string
@@ -96,7 +95,7 @@ func (s *Server) Advertised() []Advertised {
 
 // Handle answers one HTTP request.
 func (s *Server) Handle(req *httpmsg.Request) *httpmsg.Response {
-	path := originForm(req.Target)
+	path := req.Target
 	if svc := s.control[path]; svc != nil {
 		if req.Method != "POST" {
 			return notAllowed(req.Method, "POST")
@@ -114,17 +113,6 @@ func (s *Server) Handle(req *httpmsg.Request) *httpmsg.Response {
 		return notAllowed(req.Method, "GET, HEAD")
 	}
 	return xmlResponse(200, []byte(doc))
-}
-
-// originForm gives the path of a request target, which a client may also send
-// as an absolute URL.
-func originForm(target string) string {
-	const scheme = "http://"
-	if len(target) >= len(scheme) && strings.EqualFold(target[:len(scheme)], scheme) {
-		_, path, _ := strings.Cut(target[len(scheme):], "/")
-		return "/" + path
-	}
-	return target
 }
 
 // notAllowed is 405 for a method of HTTP or UPnP, 501 for others (SPEC HTTP-11).

@@ -82,6 +82,9 @@ func (s *Server) description(local netip.Addr) string {
 
 func (s *Server) appendDevice(b []byte, d *device, indent string, local netip.Addr) []byte {
 	element := func(name, value string) {
+		if value == "" {
+			return
+		}
 		b = fmt.Appendf(b, "%s  <%s>", indent, name)
 		b = soap.AppendEscaped(b, value)
 		b = fmt.Appendf(b, "</%s>\n", name)
@@ -95,9 +98,7 @@ func (s *Server) appendDevice(b []byte, d *device, indent string, local netip.Ad
 	element("modelName", "upnpd")
 	element("modelNumber", s.cfg.ModelNumber)
 	element("modelURL", projectURL)
-	if s.cfg.Serial != "" {
-		element("serialNumber", s.cfg.Serial)
-	}
+	element("serialNumber", s.cfg.Serial)
 	element("UDN", "uuid:"+d.uuid)
 	b = fmt.Appendf(b, "%s  <serviceList>\n", indent)
 	for _, svc := range d.services {
@@ -111,8 +112,8 @@ func (s *Server) appendDevice(b []byte, d *device, indent string, local netip.Ad
 		}
 		b = fmt.Appendf(b, "%s  </deviceList>\n", indent)
 	}
-	if page := s.presentationURL(local); page != "" && d == s.root {
-		element("presentationURL", page)
+	if d == s.root {
+		element("presentationURL", s.presentationURL(local))
 	}
 	return fmt.Appendf(b, "%s</device>\n", indent)
 }
