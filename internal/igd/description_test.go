@@ -1,0 +1,398 @@
+package igd_test
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/linux-igd/upnpd/internal/httpmsg"
+	"github.com/linux-igd/upnpd/internal/igd"
+)
+
+var update = flag.Bool("update", false, "write the golden documents anew")
+
+// document gets and parses one of the device's documents.
+func (w *world) document(path string) (doc []byte, root element) {
+	w.t.Helper()
+	resp := w.get(path)
+	if ct, _ := resp.Header.Get("Content-Type"); resp.Status != 200 || ct != xmlType { // HTTP-2
+		w.t.Fatalf("GET %s: %d %s", path, resp.Status, ct)
+	}
+	if !bytes.HasPrefix(resp.Body, []byte("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n")) { // HTTP-3
+		w.t.Errorf("%s has no XML declaration", path)
+	}
+	root, err := parseXML(resp.Body)
+	if err != nil {
+		w.t.Fatalf("%s: %v", path, err)
+	}
+	return resp.Body, root
+}
+
+func TestGolden(t *testing.T) {
+	w := newWorld(t)
+	for _, path := range []string{w.server.DescriptionPath(), layer3Spec.scpd, wanCommonSpec.scpd, wanIPSpec.scpd} {
+		doc, _ := w.document(path)
+		golden := filepath.Join("testdata", path)
+		if *update {
+			if err := os.WriteFile(golden, doc, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(golden)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(doc, want) {
+			t.Errorf("%s is not as in %s (see -update):\n%s", path, golden, doc)
+		}
+	}
+}
+
+// configIDs are equal on all documents and in the announcements.
+func TestConfigID(t *testing.T) {
+	w := newWorld(t)
+	want := strconv.Itoa(int(w.server.ConfigID()))
+	for _, path := range []string{w.server.DescriptionPath(), layer3Spec.scpd, wanCommonSpec.scpd, wanIPSpec.scpd} {
+		if _, root := w.document(path); root.attr("configId") != want { // SSDP-13
+			t.Errorf("%s has configId %s, the device says %s", path, root.attr("configId"), want)
+		}
+	}
+	if id := w.server.ConfigID(); id > 16777215 { // SSDP-13
+		t.Errorf("configId %d", id)
+	}
+	if again := newWorld(t).server.ConfigID(); again != w.server.ConfigID() {
+		t.Errorf("the same documents have the configIds %s and %d", want, again)
+	}
+	for name, change := range map[string]func(*igd.Config){
+		"uuid":             func(c *igd.Config) { c.UUID = igd.NewUUID("another") },
+		"friendly_name":    func(c *igd.Config) { c.FriendlyName += "s" },
+		"serial":           func(c *igd.Config) { c.Serial = "" },
+		"model_number":     func(c *igd.Config) { c.ModelNumber = "0.1.1" },
+		"presentation_url": func(c *igd.Config) { c.PresentationURL = "" },
+	} {
+		other := newWorld(t, func(_ *world, c *igd.Config) { change(c) })
+		if other.server.ConfigID() == w.server.ConfigID() {
+			t.Errorf("another %s has the same configId", name)
+		}
+	}
+}
+
+// deviceOrder is the sequence of the UDA's device schema (HTTP-5).
+var deviceOrder = []string{
+	"deviceType", "friendlyName", "manufacturer", "manufacturerURL", "modelDescription", "modelName",
+	"modelNumber", "modelURL", "serialNumber", "UDN", "UPC", "iconList", "serviceList", "deviceList", "presentationURL",
+}
+
+var deviceLimits = map[string]int{ // HTTP-4: must be shorter, in characters
+	"friendlyName": 64, "manufacturer": 64, "modelName": 32, "modelDescription": 128, "modelNumber": 32, "serialNumber": 64,
+}
+
+var required = []string{"deviceType", "friendlyName", "manufacturer", "modelName", "UDN", "serviceList"}
+
+func TestDescription(t *testing.T) {
+	w := newWorld(t)
+	doc, root := w.document("/gatedesc.xml")
+	if root.XMLName.Local != "root" || root.XMLName.Space != "urn:schemas-upnp-org:device-1-0" { // HTTP-3
+		t.Errorf("root element %v", root.XMLName)
+	}
+	if v := root.child("specVersion"); v.child("major").Text != "1" || v.child("minor").Text != "1" { // HTTP-3
+		t.Errorf("specVersion %+v", v)
+	}
+	if bytes.Contains(doc, []byte("URLBase")) { // HTTP-3
+		t.Error("URLBase in a UDA 1.1 description")
+	}
+	if !slices.Equal(root.names(), []string{"specVersion", "device"}) {
+		t.Errorf("root has %q", root.names())
+	}
+
+	gateway := root.child("device")
+	wanDevice := gateway.child("deviceList", "device")
+	connection := wanDevice.child("deviceList", "device")
+	udns := map[string]bool{}
+	for _, d := range []struct {
+		element
+		typ string
+		svc serviceSpec
+	}{ // SPEC 5.1
+		{gateway, "InternetGatewayDevice:1", layer3Spec},
+		{wanDevice, "WANDevice:1", wanCommonSpec},
+		{connection, "WANConnectionDevice:1", wanIPSpec},
+	} {
+		if got := d.child("deviceType").Text; got != "urn:schemas-upnp-org:device:"+d.typ {
+			t.Fatalf("deviceType %q, want %s", got, d.typ)
+		}
+		checkDevice(t, d.element)
+		checkService(t, w, d.element, d.svc)
+		udns[d.child("UDN").Text] = true
+	}
+	if len(udns) != 3 || !udns["uuid:"+rootUUID] { // SSDP-21
+		t.Errorf("UDNs %v", udns)
+	}
+	if n := len(connection.children("deviceList")); n != 0 {
+		t.Error("there is a device in WANConnectionDevice")
+	}
+}
+
+func checkDevice(t *testing.T, d element) {
+	t.Helper()
+	typ := d.child("deviceType").Text
+	last := -1
+	for _, name := range d.names() {
+		at := slices.Index(deviceOrder, name)
+		if at <= last { // HTTP-5
+			t.Errorf("%s: %s is not where the schema has it: %q", typ, name, d.names())
+		}
+		last = at
+	}
+	for _, name := range required { // HTTP-4
+		if e := d.child(name); e.Text == "" && len(e.Elements) == 0 {
+			t.Errorf("%s: no %s", typ, name)
+		}
+	}
+	for name, limit := range deviceLimits { // HTTP-4
+		if n := len([]rune(d.child(name).Text)); n >= limit {
+			t.Errorf("%s: %s of %d characters", typ, name, n)
+		}
+	}
+	if udn := d.child("UDN").Text; !uuidPattern.MatchString(udn) {
+		t.Errorf("%s: UDN %q", typ, udn)
+	}
+}
+
+var uuidPattern = regexp.MustCompile(`^uuid:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
+
+// checkService holds HTTP-4 for the one service of d.
+func checkService(t *testing.T, w *world, d element, want serviceSpec) {
+	t.Helper()
+	list := d.child("serviceList").children("service")
+	if len(list) != 1 {
+		t.Fatalf("%d services, want only %s", len(list), want.typ) // INT-1, INT-4
+	}
+	svc := list[0]
+	if !slices.Equal(svc.names(), []string{"serviceType", "serviceId", "SCPDURL", "controlURL", "eventSubURL"}) {
+		t.Errorf("service has %q", svc.names())
+	}
+	if svc.child("serviceType").Text != want.typ || svc.child("serviceId").Text != want.id {
+		t.Errorf("service %+v, want %s", svc, want.typ)
+	}
+	if svc.child("SCPDURL").Text != want.scpd || svc.child("controlURL").Text != want.control {
+		t.Errorf("%s: SCPDURL %s, controlURL %s", want.typ, svc.child("SCPDURL").Text, svc.child("controlURL").Text)
+	}
+	w.document(svc.child("SCPDURL").Text)
+}
+
+// What a person put into the configuration is read as it was written.
+func TestDescriptionEscapes(t *testing.T) {
+	const nasty = `A & B's <"router"> ]]> é €`
+	w := newWorld(t, func(_ *world, c *igd.Config) {
+		c.FriendlyName, c.Serial, c.ModelNumber = nasty, nasty, nasty
+		c.PresentationURL = "http://192.168.1.1/?a=1&b='2'"
+	})
+	_, root := w.document("/gatedesc.xml")
+	d := root.child("device")
+	for _, name := range []string{"friendlyName", "serialNumber", "modelNumber"} {
+		if got := d.child(name).Text; got != nasty {
+			t.Errorf("%s is %q, want %q", name, got, nasty)
+		}
+	}
+	if got := d.child("presentationURL").Text; got != "http://192.168.1.1/?a=1&b='2'" {
+		t.Errorf("presentationURL %q", got)
+	}
+}
+
+func TestPresentationURL(t *testing.T) {
+	for _, tt := range []struct{ configured, local, want string }{
+		{igd.OwnPage, "192.168.1.1", "http://192.168.1.1/"}, // HTTP-5
+		{igd.OwnPage, "10.0.0.1", "http://10.0.0.1/"},       // on another LAN
+		{"https://router.example/", "192.168.1.1", "https://router.example/"},
+		{"", "192.168.1.1", ""},
+	} {
+		w := newWorld(t, func(_ *world, c *igd.Config) { c.PresentationURL = tt.configured })
+		resp := w.server.Handle(&httpmsg.Request{
+			Method: "GET", Target: "/gatedesc.xml", Local: netip.MustParseAddrPort(tt.local + ":49152"),
+		})
+		root, err := parseXML(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := root.child("device")
+		if got := d.child("presentationURL").Text; got != tt.want || len(d.children("presentationURL")) == 1 != (tt.want != "") {
+			t.Errorf("%q on %s: presentationURL %q, want %q", tt.configured, tt.local, got, tt.want)
+		}
+	}
+}
+
+// A value that is not there leaves its element out.
+func TestDescriptionWithoutValues(t *testing.T) {
+	w := newWorld(t, func(_ *world, c *igd.Config) { c.Serial, c.ModelNumber = "", "" })
+	_, root := w.document("/gatedesc.xml")
+	for _, name := range []string{"serialNumber", "modelNumber"} {
+		if slices.Contains(root.child("device").names(), name) {
+			t.Errorf("an empty %s", name)
+		}
+	}
+	checkDevice(t, root.child("device"))
+}
+
+// The SCPDs against the tables of the standard.
+func TestSCPD(t *testing.T) {
+	w := newWorld(t)
+	for _, svc := range services {
+		_, root := w.document(svc.scpd)
+		if root.XMLName.Local != "scpd" || root.XMLName.Space != "urn:schemas-upnp-org:service-1-0" { // HTTP-3
+			t.Errorf("%s: root element %v", svc.scpd, root.XMLName)
+		}
+		if !slices.Equal(root.names(), []string{"specVersion", "actionList", "serviceStateTable"}) {
+			t.Errorf("%s has %q", svc.scpd, root.names())
+		}
+		if got, want := scpdActions(t, root), specActions(svc); !slices.Equal(got, want) {
+			t.Errorf("%s: actions\n%s\nwant\n%s", svc.scpd, strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+		if got, want := scpdVars(root), specVars(svc); !slices.Equal(got, want) {
+			t.Errorf("%s: variables\n%s\nwant\n%s", svc.scpd, strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+	}
+}
+
+// scpdActions makes one line of each action, and one of each argument.
+func scpdActions(t *testing.T, root element) []string {
+	t.Helper()
+	known := map[string]bool{}
+	for _, v := range root.child("serviceStateTable").children("stateVariable") {
+		known[v.child("name").Text] = true
+	}
+	var lines []string
+	for _, a := range root.child("actionList").children("action") {
+		lines = append(lines, a.child("name").Text)
+		for _, list := range a.children("argumentList") {
+			if len(list.Elements) == 0 {
+				t.Errorf("%s has an empty argumentList", a.child("name").Text)
+			}
+			for _, g := range list.children("argument") {
+				variable := g.child("relatedStateVariable").Text
+				if !known[variable] {
+					t.Errorf("%s: no variable %s", a.child("name").Text, variable)
+				}
+				lines = append(lines, fmt.Sprintf("  %s %s %s", g.child("direction").Text, g.child("name").Text, variable))
+			}
+		}
+	}
+	return lines
+}
+
+func specActions(svc serviceSpec) []string {
+	var lines []string
+	for _, a := range svc.actions {
+		lines = append(lines, a.name)
+		for _, name := range a.in {
+			lines = append(lines, fmt.Sprintf("  in %s %s", name, related(name)))
+		}
+		for _, name := range a.out {
+			lines = append(lines, fmt.Sprintf("  out %s %s", name, related(name)))
+		}
+	}
+	return lines
+}
+
+func scpdVars(root element) []string {
+	var lines []string
+	for _, v := range root.child("serviceStateTable").children("stateVariable") {
+		var allowed []string
+		for _, a := range v.child("allowedValueList").children("allowedValue") {
+			allowed = append(allowed, a.Text)
+		}
+		lines = append(lines, fmt.Sprintf("%s %s %s %q %q", v.child("name").Text, v.child("dataType").Text,
+			v.attr("sendEvents"), allowed, v.child("defaultValue").Text))
+	}
+	return lines
+}
+
+func specVars(svc serviceSpec) []string {
+	var lines []string
+	for _, v := range svc.vars {
+		events := "no"
+		if v.evented {
+			events = "yes"
+		}
+		lines = append(lines, fmt.Sprintf("%s %s %s %q %q", v.name, v.typ, events, v.allowed, v.initial))
+	}
+	return lines
+}
+
+// Windows and Xbox stop at anything of version 2 (INT-1).
+func TestNothingOfVersion2(t *testing.T) {
+	w := newWorld(t)
+	for _, path := range []string{"/gatedesc.xml", layer3Spec.scpd, wanCommonSpec.scpd, wanIPSpec.scpd} {
+		doc, _ := w.document(path)
+		for _, v2 := range []string{
+			":2<", "AddAnyPortMapping", "DeletePortMappingRange", "GetListOfPortMappings",
+			"SystemUpdateID", "A_ARG_TYPE_", "WANIPv6FirewallControl", "DeviceProtection",
+		} {
+			if bytes.Contains(doc, []byte(v2)) {
+				t.Errorf("%s has %s", path, v2)
+			}
+		}
+	}
+}
+
+// What discovery announces are the rows of SPEC 1.3, with the description's UDNs.
+func TestAdvertised(t *testing.T) {
+	w := newWorld(t)
+	_, root := w.document("/gatedesc.xml")
+	gateway := root.child("device")
+	wanDevice := gateway.child("deviceList", "device")
+	connection := wanDevice.child("deviceList", "device")
+	udn := func(d element) string { return strings.TrimPrefix(d.child("UDN").Text, "uuid:") }
+	r, d, c := udn(gateway), udn(wanDevice), udn(connection)
+	want := []igd.Advertised{
+		{NT: "upnp:rootdevice", UUID: r},
+		{NT: "uuid:" + r, UUID: r},
+		{NT: "urn:schemas-upnp-org:device:InternetGatewayDevice:1", UUID: r},
+		{NT: "urn:schemas-upnp-org:service:Layer3Forwarding:1", UUID: r},
+		{NT: "uuid:" + d, UUID: d},
+		{NT: "urn:schemas-upnp-org:device:WANDevice:1", UUID: d},
+		{NT: "urn:schemas-upnp-org:service:WANCommonInterfaceConfig:1", UUID: d},
+		{NT: "uuid:" + c, UUID: c},
+		{NT: "urn:schemas-upnp-org:device:WANConnectionDevice:1", UUID: c},
+		{NT: "urn:schemas-upnp-org:service:WANIPConnection:1", UUID: c},
+	}
+	if got := w.server.Advertised(); !slices.Equal(got, want) { // SSDP-20
+		t.Errorf("got  %v\nwant %v", got, want)
+	}
+}
+
+// UDNs are stable and of one router alone (SSDP-21): each MAC address gives
+// other UUIDs for all three devices.
+func TestUUIDs(t *testing.T) {
+	if a, b := igd.NewUUID("x"), igd.NewUUID("x"); a != b {
+		t.Errorf("%s is not stable: %s", a, b)
+	}
+	seen := map[string]string{}
+	for last := range 64 {
+		seed := fmt.Sprintf("02005e1000%02x/InternetGatewayDevice", last)
+		w := newWorld(t, func(_ *world, c *igd.Config) { c.UUID = igd.NewUUID(seed) })
+		for _, row := range w.server.Advertised() {
+			if row.NT != "uuid:"+row.UUID {
+				continue
+			}
+			if before, ok := seen[row.UUID]; ok {
+				t.Fatalf("%s and %s both have %s", before, seed, row.UUID)
+			}
+			seen[row.UUID] = seed
+			if !uuidPattern.MatchString(row.NT) || row.UUID[14] != '8' || !strings.Contains("89ab", row.UUID[19:20]) {
+				t.Fatalf("%s is not a UUID of RFC 9562 version 8", row.UUID)
+			}
+		}
+	}
+	if len(seen) != 3*64 {
+		t.Errorf("%d UUIDs", len(seen))
+	}
+}
