@@ -316,7 +316,7 @@ func TestAwait(t *testing.T) {
 	empty()
 
 	w.socks.buf = make([]byte, 64)
-	ip(t, "link set isp alias y") // longer than that, so it may be about anything
+	ip(t, "link set isp up") // longer than that, so it may be about anything
 	if matters, err := w.socks.receive(false, d); !matters || err != nil {
 		t.Errorf("an event that does not fit: %t, %v", matters, err)
 	}
