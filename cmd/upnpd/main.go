@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 
 	"golang.org/x/sys/unix"
 
@@ -42,6 +43,7 @@ func run(argv []string) int {
 		fmt.Fprintln(os.Stderr, "upnpd:", err)
 		return 1
 	}
+	debug.SetGCPercent(20) // routers have little memory, and the heap is small
 	child := isChild()
 	if !cfg.Foreground && !child {
 		return background(argv)

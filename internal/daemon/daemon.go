@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"strings"
@@ -45,6 +46,7 @@ type system struct {
 	follow   func(extif string, intifs []string, logf func(string, ...any)) (uplink, error)
 	firewall func(cfg *config.Config, log *Log) (firewallBackend, error)
 	inUse    func(portmap.Protocol, uint16) (bool, error)
+	lock     func() (io.Closer, error) // held by the one daemon of the machine
 	ssdpPort uint16
 }
 
@@ -68,6 +70,7 @@ type daemon struct {
 	table *portmap.Table
 	fw    firewallBackend
 
+	served   bool   // the first generation was ready
 	httpPort uint16 // of all LANs, once chosen
 	bootID   uint32 // of the last generation
 }
@@ -75,6 +78,11 @@ type daemon struct {
 func run(ctx context.Context, cfg *config.Config, o Options, sys system) (err error) {
 	d := &daemon{Options: o, sys: sys, cfg: cfg}
 	d.Log.SetLevel(cfg.LogLevel)
+	alone, err := sys.lock()
+	if err != nil {
+		return err
+	}
+	defer alone.Close()
 	follower, err := d.follow(cfg)
 	if err != nil {
 		return err

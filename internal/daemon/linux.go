@@ -2,6 +2,10 @@ package daemon
 
 import (
 	"fmt"
+	"io"
+
+	"github.com/mdlayher/socket"
+	"golang.org/x/sys/unix"
 
 	"github.com/linux-igd/upnpd/internal/config"
 	"github.com/linux-igd/upnpd/internal/firewall"
@@ -20,7 +24,23 @@ var linux = system{
 	inUse: func(p portmap.Protocol, port uint16) (bool, error) {
 		return sock.Listening(p == portmap.TCP, port)
 	},
+	lock:     lock,
 	ssdpPort: ssdp.Port,
+}
+
+// lock makes sure that one daemon at a time has our chains: a second one would
+// take away what the first has put there. The abstract name belongs to the
+// network namespace, and ends with the process that holds it.
+func lock() (io.Closer, error) {
+	c, err := socket.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0, "lock", nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Bind(&unix.SockaddrUnix{Name: "@upnpd"}); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("another upnpd is running here; stop it first (%w)", err)
+	}
+	return c, nil
 }
 
 func openFirewall(cfg *config.Config, log *Log) (firewallBackend, error) {

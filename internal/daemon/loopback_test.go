@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -104,6 +105,7 @@ func startLoopback(t *testing.T, args ...string) *loopback {
 			return w.fw, nil
 		},
 		inUse:    func(_ portmap.Protocol, port uint16) (bool, error) { return port == 16000, nil },
+		lock:     func() (io.Closer, error) { return io.NopCloser(nil), nil },
 		ssdpPort: port,
 	}
 	ready := make(chan struct{})

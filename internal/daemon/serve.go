@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -51,7 +53,9 @@ func (d *daemon) serve(ctx context.Context, follower uplink) (*successor, error)
 		<-failed
 	}()
 
-	g.reconcile(ctx, follower.State())
+	if err := g.reconcile(ctx, follower.State()); err != nil && !d.served {
+		return nil, err // who starts the daemon hears the reason
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -121,26 +125,32 @@ func (d *daemon) newGeneration(follower uplink) *generation {
 	}
 }
 
-// reconcile makes the table and the LAN servers follow the devices.
-func (g *generation) reconcile(ctx context.Context, s wan.State) {
+// reconcile makes the table and the LAN servers follow the devices. What could
+// not be served is logged and tried again; the errors are for the start.
+func (g *generation) reconcile(ctx context.Context, s wan.State) error {
 	n := network(s)
 	g.warnExternal(g.external.External, n.External)
 	g.external = n
 	g.table.SetNetwork(n)
+	var errs []error
 	if g.cfg.UPnP {
 		for _, lan := range s.LANs {
-			g.reconcileLAN(ctx, lan)
+			errs = append(errs, g.reconcileLAN(ctx, lan))
 		}
 	}
-	g.checkReady()
+	err := errors.Join(errs...)
+	if err == nil {
+		g.checkReady()
+	}
+	return err
 }
 
-func (g *generation) reconcileLAN(ctx context.Context, lan wan.LAN) {
+func (g *generation) reconcileLAN(ctx context.Context, lan wan.LAN) error {
 	want := place{lan.Index, lan.Addr()}
 	running := g.lans[lan.Name]
 	if running != nil {
 		if running.place == want && lan.Up {
-			return
+			return nil
 		}
 		delete(g.lans, lan.Name)
 		running.stop()
@@ -149,15 +159,22 @@ func (g *generation) reconcileLAN(ctx context.Context, lan wan.LAN) {
 		if !g.ready || running != nil {
 			g.Log.Infof("%s is not up with an IPv4 address; waiting", lan.Name)
 		}
-		return
+		return nil
 	}
 	server, err := g.startLAN(ctx, lan)
 	if err != nil {
-		g.Log.Errorf("serve %s: %v; next try in %v", lan.Name, err, lanRetry)
-		g.retry.Reset(lanRetry)
-		return
+		if g.served {
+			g.tryAgain(lan.Name, err)
+		}
+		return fmt.Errorf("serve %s: %w", lan.Name, err)
 	}
 	g.lans[lan.Name] = server
+	return nil
+}
+
+func (g *generation) tryAgain(lan string, err error) {
+	g.Log.Errorf("serve %s: %v; next try in %v", lan, err, lanRetry)
+	g.retry.Reset(lanRetry)
 }
 
 // lost is told that a LAN's server ended by itself.
@@ -166,8 +183,7 @@ func (g *generation) lost(lan *lanServer) {
 		return
 	}
 	delete(g.lans, lan.name)
-	g.Log.Errorf("serve %s: %v; next try in %v", lan.name, lan.err, lanRetry)
-	g.retry.Reset(lanRetry)
+	g.tryAgain(lan.name, lan.err)
 }
 
 // checkReady reports the start when every LAN that can be served is announced.
@@ -182,9 +198,9 @@ func (g *generation) checkReady() {
 	}
 	g.ready = true
 	g.Log.Infof("Advertisements Sent.  Listening for requests ... ")
-	if g.Ready != nil {
+	if !g.served {
+		g.daemon.served = true
 		g.Ready()
-		g.daemon.Ready = nil
 	}
 }
 

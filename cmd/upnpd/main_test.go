@@ -1,0 +1,169 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/linux-igd/upnpd/internal/lab"
+)
+
+// command runs upnpd on the lab's router and gives what it printed and its
+// exit code.
+func command(t *testing.T, l *lab.Lab, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	cmd := l.Router.Command(ctx, lab.Build(t), args...)
+	var out, fault strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &fault
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return out.String(), fault.String(), cmd.ProcessState.ExitCode()
+}
+
+// TestCommandLine: what is printed, where, and the exit code.
+func TestCommandLine(t *testing.T) {
+	l := lab.Start(t)
+	conf := filepath.Join(t.TempDir(), "upnpd.conf")
+	if err := os.WriteFile(conf, []byte("# a comment\nmax_lease = forever\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	const nul = "/dev/null"
+	for _, tt := range []struct {
+		args           string
+		code           int
+		stdout, stderr string // parts; "" wants nothing
+	}{
+		{"--version", 0, version + "\n", ""},
+		{"--help", 0, "upnpd [flags] EXTIF INTIF...", ""},
+		{"--config " + nul, 1, "", "upnpd [flags] EXTIF INTIF..."},
+		{"--config " + nul + " wan0", 1, "", "upnpd [flags] EXTIF INTIF..."},
+		{"--config " + nul + " --no-such-flag wan0 br-lan", 1, "", "--no-such-flag"},
+		{"--config " + conf + " wan0 br-lan", 1, "", conf + `:2: max_lease = "forever": want`},
+		{"--config /no/such/file wan0 br-lan", 1, "", "/no/such/file"},
+		{"-f --config " + nul + " wan0 nosuch", 1, "", "INTIF nosuch: there is no such device"},
+		{"--config " + nul + " wan0 nosuch", 1, "", "INTIF nosuch: there is no such device"},
+		{"--config " + nul + " --iptables-location /nowhere/iptables wan0 br-lan", 1, "", "set iptables_location"},
+		{"-f --config " + nul + " --prerouting-chain-name MINE wan0 br-lan", 1, "", "prerouting_chain_name = MINE: table nat has no such chain"},
+		{"-f --config " + nul + " --firewall nftables wan0 br-lan", 1, "", "firewall = nftables"},
+	} {
+		t.Run(tt.args, func(t *testing.T) {
+			stdout, stderr, code := command(t, l, strings.Fields(tt.args)...)
+			if code != tt.code {
+				t.Errorf("exit code %d, want %d", code, tt.code)
+			}
+			wantPart(t, "stdout", stdout, tt.stdout)
+			wantPart(t, "stderr", stderr, tt.stderr)
+		})
+	}
+}
+
+func wantPart(t *testing.T, where, got, part string) {
+	t.Helper()
+	if part == "" && got != "" || !strings.Contains(got, part) {
+		t.Errorf("%s is %q, want %q in it", where, got, part)
+	}
+}
+
+// TestBackground: the parent ends with 0 once the daemon serves, and the
+// daemon goes on.
+func TestBackground(t *testing.T) {
+	l := lab.Start(t)
+	before := l.Rules("iptables-legacy")
+	args := []string{"--config", "/dev/null", "--iptables-location", "/usr/sbin/iptables-legacy", lab.WANDev, lab.LANDev}
+	stdout, stderr, code := command(t, l, args...)
+	if code != 0 || stdout != "" || stderr != "" {
+		t.Fatalf("exit code %d, stdout %q, stderr %q", code, stdout, stderr)
+	}
+	if out := l.LAN1.Run(t, "upnpc", "-s"); !strings.Contains(out, "Found valid IGD") {
+		t.Errorf("the daemon in the background does not serve:\n%s", out)
+	}
+	if _, stderr, code := command(t, l, args...); code != 1 || !strings.Contains(stderr, "another upnpd is running here") {
+		t.Errorf("a second one: exit code %d, %q", code, stderr)
+	}
+	pid := running(t, lab.Build(t))
+	if sid, _ := unix.Getsid(pid); sid != pid {
+		t.Errorf("the daemon is in session %d, want its own, %d", sid, pid)
+	}
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(2 * time.Second); syscall.Kill(pid, 0) == nil && !zombie(pid); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it still runs 2 s after SIGTERM")
+		}
+	}
+	if after := l.Rules("iptables-legacy"); after != before {
+		t.Errorf("rules were left:\n%s", after)
+	}
+}
+
+// running finds the process of a program that only this test has started.
+func running(t *testing.T, program string) int {
+	t.Helper()
+	entries, err := filepath.Glob("/proc/[0-9]*/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if target, _ := os.Readlink(e); target == program {
+			pid, _ := strconv.Atoi(strings.Split(e, "/")[2])
+			return pid
+		}
+	}
+	t.Fatalf("no process runs %s", program)
+	return 0
+}
+
+func zombie(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err != nil || strings.Contains(string(stat), ") Z ")
+}
+
+// TestPortTaken: the reason why it cannot serve reaches the one who starts it.
+func TestPortTaken(t *testing.T) {
+	l := lab.Start(t)
+	if _, err := l.Router.ListenTCP("0.0.0.0:5000"); err != nil {
+		t.Fatal(err)
+	}
+	_, stderr, code := command(t, l, "--config", "/dev/null", "--port", "5000", lab.WANDev, lab.LANDev)
+	if code != 1 || !strings.Contains(stderr, "serve br-lan: port 5000 for HTTP") {
+		t.Errorf("exit code %d, stderr %q", code, stderr)
+	}
+}
+
+// TestUpnpctl: the other name of the program says where it stands.
+func TestUpnpctl(t *testing.T) {
+	link := filepath.Join(t.TempDir(), "upnpctl")
+	if err := os.Symlink(lab.Build(t), link); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(link, "list")
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	said, _ := io.ReadAll(stderr)
+	cmd.Wait()
+	if cmd.ProcessState.ExitCode() != 2 || !strings.Contains(string(said), "no control socket yet") {
+		t.Errorf("exit code %d, %q", cmd.ProcessState.ExitCode(), said)
+	}
+}
