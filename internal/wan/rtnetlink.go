@@ -92,16 +92,16 @@ func readLink(c *netlink.Conn, name string) (link, bool, error) {
 	if err != nil {
 		return link{}, false, fmt.Errorf("read link %s: %w", name, err)
 	}
-	for _, m := range replies {
-		l, err := parseLink(m.Data)
-		if err != nil {
-			return link{}, false, fmt.Errorf("read link %s: %w", name, err)
-		}
-		// The kernel finds alternative names too, which firewall rules and
-		// events do not know.
-		return l, l.name == name, nil
+	if len(replies) == 0 {
+		return link{}, false, fmt.Errorf("read link %s: no reply", name)
 	}
-	return link{}, false, fmt.Errorf("read link %s: no reply", name)
+	l, err := parseLink(replies[0].Data)
+	if err != nil {
+		return link{}, false, fmt.Errorf("read link %s: %w", name, err)
+	}
+	// The kernel finds alternative names too, which firewall rules and events
+	// do not know.
+	return l, l.name == name, nil
 }
 
 // readAddresses asks for the IPv4 addresses of all devices, in the kernel's
