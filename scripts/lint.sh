@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-go=${GO:-go}
+go=$(command -v "${GO:-go}")
 gofmt=$(dirname "$go")/gofmt
 unformatted=$("$gofmt" -l cmd internal)
 if [[ -n $unformatted ]]; then

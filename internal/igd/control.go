@@ -158,14 +158,14 @@ func (s *Server) query(svc *service, name string, body soap.Call) *httpmsg.Respo
 
 // parseArgs types the in arguments: all must be there, others are ignored
 // (SOAP-5).
-func (svc *service) parseArgs(a *action, body soap.Call) (map[string]value, error) {
+func (s *service) parseArgs(a *action, body soap.Call) (map[string]value, error) {
 	values := make(map[string]value, len(a.in))
 	for _, g := range a.in {
 		raw, ok := body.Arg(g.name)
 		if !ok {
 			return nil, errInvalidArgs.with("%s is missing", g.name)
 		}
-		v, err := svc.variable(g.related).parse(g.name, raw)
+		v, err := s.variable(g.related).parse(g.name, raw)
 		if err != nil {
 			return nil, err
 		}

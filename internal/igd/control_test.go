@@ -18,11 +18,11 @@ func TestMethods(t *testing.T) {
 	}{
 		{"GET", "/gatedesc.xml", 200, ""},
 		{"HEAD", "/gatedesc.xml", 200, ""},
-		{"GET", "/gateconnSCPD.xml", 200, ""},
-		{"HEAD", "/gateicfgSCPD.xml", 200, ""},
+		{"GET", "/upnp/scpd/gateconnSCPD.xml", 200, ""},
+		{"HEAD", "/upnp/scpd/gateicfgSCPD.xml", 200, ""},
 		{"POST", "/gatedesc.xml", 405, "GET, HEAD"},
-		{"SUBSCRIBE", "/gateconnSCPD.xml", 405, "GET, HEAD"},
-		{"PUT", "/gatel3fSCPD.xml", 405, "GET, HEAD"},
+		{"SUBSCRIBE", "/upnp/scpd/gateconnSCPD.xml", 405, "GET, HEAD"},
+		{"PUT", "/upnp/scpd/gatel3fSCPD.xml", 405, "GET, HEAD"},
 		{"GET", "/upnp/control/WANIPConn1", 405, "POST"},
 		{"HEAD", "/upnp/control/WANIPConn1", 405, "POST"},
 		{"OPTIONS", "/upnp/control/WANIPConn1", 405, "POST"}, // PEERS 4: no CORS

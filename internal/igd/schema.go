@@ -62,7 +62,9 @@ var relatedVariable = map[string]string{
 	"NewLeaseDuration":    "PortMappingLeaseDuration",
 }
 
-func (s *service) scpdPath() string    { return "/" + s.file }
+// The paths have a directory, so that description_document_name, which has
+// none, never hides one.
+func (s *service) scpdPath() string    { return "/upnp/scpd/" + s.file }
 func (s *service) controlPath() string { return "/upnp/control/" + s.id }
 
 func (s *service) action(name string) *action {

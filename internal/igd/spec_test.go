@@ -33,7 +33,7 @@ var wholeMapping = []string{
 
 var layer3Spec = serviceSpec{ // SPEC 5.2
 	typ: "urn:schemas-upnp-org:service:Layer3Forwarding:1", id: "urn:upnp-org:serviceId:L3Forwarding1",
-	scpd: "/gatel3fSCPD.xml", control: "/upnp/control/L3Forwarding1",
+	scpd: "/upnp/scpd/gatel3fSCPD.xml", control: "/upnp/control/L3Forwarding1",
 	actions: []actionSpec{
 		{"SetDefaultConnectionService", []string{"NewDefaultConnectionService"}, nil},
 		{"GetDefaultConnectionService", nil, []string{"NewDefaultConnectionService"}},
@@ -43,7 +43,7 @@ var layer3Spec = serviceSpec{ // SPEC 5.2
 
 var wanCommonSpec = serviceSpec{ // SPEC 5.3
 	typ: "urn:schemas-upnp-org:service:WANCommonInterfaceConfig:1", id: "urn:upnp-org:serviceId:WANCommonIFC1",
-	scpd: "/gateicfgSCPD.xml", control: "/upnp/control/WANCommonIFC1",
+	scpd: "/upnp/scpd/gateicfgSCPD.xml", control: "/upnp/control/WANCommonIFC1",
 	actions: []actionSpec{
 		{"GetCommonLinkProperties", nil, []string{
 			"NewWANAccessType", "NewLayer1UpstreamMaxBitRate", "NewLayer1DownstreamMaxBitRate", "NewPhysicalLinkStatus"}},
@@ -66,7 +66,7 @@ var wanCommonSpec = serviceSpec{ // SPEC 5.3
 
 var wanIPSpec = serviceSpec{ // SPEC 5.4, 5.5
 	typ: "urn:schemas-upnp-org:service:WANIPConnection:1", id: "urn:upnp-org:serviceId:WANIPConn1",
-	scpd: "/gateconnSCPD.xml", control: "/upnp/control/WANIPConn1",
+	scpd: "/upnp/scpd/gateconnSCPD.xml", control: "/upnp/control/WANIPConn1",
 	actions: []actionSpec{
 		{"SetConnectionType", []string{"NewConnectionType"}, nil},
 		{"GetConnectionTypeInfo", nil, []string{"NewConnectionType", "NewPossibleConnectionTypes"}},

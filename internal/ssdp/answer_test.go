@@ -76,9 +76,10 @@ func TestBurstsOverlap(t *testing.T) { // SSDP-43
 	synctest.Test(t, func(t *testing.T) {
 		cfg := testConfig(v1())
 		delay := 90 * time.Millisecond
-		cfg.Rand = func(d time.Duration) time.Duration {
-			delay, d = 0, delay
-			return d
+		cfg.Rand = func(time.Duration) time.Duration {
+			chosen := delay
+			delay = 0
+			return chosen
 		}
 		r := begin(t, cfg)
 		delay = 90 * time.Millisecond
