@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/linux-igd/upnpd/internal/httpmsg"
+	"github.com/linux-igd/upnpd/internal/igd"
 )
 
 // HTTP-11.
@@ -234,5 +235,16 @@ func TestErrorDescription(t *testing.T) {
 		if !strings.HasPrefix(r.text, "Invalid Args") || !strings.Contains(r.text, tt.contains) || strings.ContainsAny(r.text, "\n\r\ufffd") {
 			t.Errorf("%.20q: %q", tt.value, r.text)
 		}
+	}
+}
+
+// A description may have any name without hiding another document.
+func TestDescriptionName(t *testing.T) {
+	w := newWorld(t, func(_ *world, cfg *igd.Config) { cfg.DescriptionName = wanIPSpec.scpd[len("/upnp/scpd/"):] })
+	if body := string(w.get(w.server.DescriptionPath()).Body); !strings.Contains(body, "<root ") {
+		t.Errorf("%s is not the description:\n%s", w.server.DescriptionPath(), body)
+	}
+	if body := string(w.get(wanIPSpec.scpd).Body); !strings.Contains(body, "<scpd ") {
+		t.Errorf("%s is not the SCPD:\n%s", wanIPSpec.scpd, body)
 	}
 }
