@@ -70,7 +70,9 @@ func newWorld(t testing.TB, change ...func(*world, *igd.Config)) *world {
 	}
 	cfg := testConfig()
 	for _, f := range change {
-		f(w, &cfg)
+		if f != nil {
+			f(w, &cfg)
+		}
 	}
 	now := func() time.Duration { return w.clock }
 	w.table = portmap.New(portmap.Config{
