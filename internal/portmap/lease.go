@@ -12,12 +12,9 @@ import (
 	"unicode/utf8"
 )
 
-// A Sync that failed is tried again after firstRetry, then at doubling
-// intervals up to lastRetry.
-const (
-	firstRetry = 500 * time.Millisecond
-	lastRetry  = time.Minute
-)
+// retryEvery is the pause before a Sync that failed is tried again: a fault that
+// ends is repaired within a second.
+const retryEvery = 500 * time.Millisecond
 
 // tick does what is due and says how long Run may sleep; false: for ever.
 func (t *Table) tick() (time.Duration, bool) {
@@ -87,13 +84,16 @@ func (t *Table) repaired() {
 	if t.stale {
 		t.logf("the kernel is equal to the table again")
 	}
-	t.stale, t.backoff = false, 0
+	t.stale = false
 }
 
+// outdated notes that the kernel differs. The first failure of a spell is
+// logged.
 func (t *Table) outdated(err error) {
-	t.backoff = min(max(firstRetry, 2*t.backoff), lastRetry)
-	t.stale, t.retryAt = true, t.now()+t.backoff
-	t.logf("the kernel is not equal to the table: %v; next try in %v", err, t.backoff)
+	if !t.stale {
+		t.logf("the kernel is not equal to the table: %v; trying until it is", err)
+	}
+	t.stale, t.retryAt = true, t.now()+retryEvery
 	t.awaken()
 }
 

@@ -228,14 +228,14 @@ func TestModel(t *testing.T) {
 					a.step()
 					a.compare(false)
 				}
-				// ... and the kernel too, a minute and its retry after the last of them.
+				// ... and the kernel too, within a second after the last of them.
 				a.broken, a.unsure = false, false
 				w.fw.Break(false)
-				after(2 * time.Minute)
+				after(time.Second)
 				w.Sync() // uses up refusals that were still to come
 				w.Sync()
 				w.Sync()
-				after(2 * time.Minute)
+				after(time.Second)
 				a.m.drop(func(o portmap.Mapping) bool { return o.Deadline <= a.now() })
 				a.compare(true)
 				repairs := w.fw.Repairs()

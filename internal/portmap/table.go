@@ -40,7 +40,6 @@ type Table struct {
 	refusals  refusals
 	stale     bool          // the kernel may differ from the table
 	retryAt   time.Duration // when stale: the next Sync
-	backoff   time.Duration
 }
 
 type entry struct {
