@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/linux-igd/upnpd/internal/lab"
 )
 
 const (
@@ -105,8 +107,8 @@ func FuzzHasSocket(f *testing.F) {
 
 // The kernel's own tables, of the namespace of the tests.
 func TestListening(t *testing.T) {
-	needNamespace(t)
-	ip(t, "link set lo up")
+	lab.NeedAlone(t)
+	lab.IP(t, "link set lo up")
 	want := func(what string, tcp bool, a net.Addr, want bool) {
 		t.Helper()
 		port := uint16(0)

@@ -8,12 +8,14 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/linux-igd/upnpd/internal/lab"
 )
 
 // No route to 239.0.0.0/8 and no default route, or one by another device,
 // that refuses, or that has no way: multicast leaves by the socket's device.
 func TestWriteToMulticastWithoutRoute(t *testing.T) {
-	needNamespace(t)
+	lab.NeedAlone(t)
 	for name, route := range map[string]string{
 		"none":        "",
 		"other":       "default via 10.2.0.2",
@@ -24,9 +26,9 @@ func TestWriteToMulticastWithoutRoute(t *testing.T) {
 			lan := newLAN(t, "lan0", 1)
 			newLAN(t, "wan0", 2)
 			if route != "" {
-				ip(t, "route add "+route)
+				lab.IP(t, "route add "+route)
 				if name == "unreachable" || name == "blackhole" { // these outlive their device
-					t.Cleanup(func() { ip(t, "route del "+route) })
+					t.Cleanup(func() { lab.IP(t, "route del "+route) })
 				}
 			}
 			c := peerSocket(t, lan, "0.0.0.0:1900")

@@ -3,54 +3,19 @@ package sock
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"runtime"
 	"slices"
-	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/linux-igd/upnpd/internal/lab"
 )
 
-// inNamespace marks the process that runs the tests in its own namespace.
-const inNamespace = "UPNPD_TEST_IN_NAMESPACE"
-
-// TestMain runs the whole test binary again in a new network namespace, so
-// that no test traffic can leave it.
-func TestMain(m *testing.M) {
-	if os.Getuid() != 0 || os.Getenv(inNamespace) != "" {
-		os.Exit(m.Run())
-	}
-	runtime.LockOSThread() // Pdeathsig is about the thread
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.Env = append(os.Environ(), inNamespace+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: unix.SIGKILL}
-	if err := cmd.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "tests in a network namespace:", err)
-		os.Exit(1)
-	}
-}
-
-func needNamespace(t *testing.T) {
-	t.Helper()
-	if os.Getenv(inNamespace) == "" {
-		t.Skip("needs root: makes devices in a network namespace")
-	}
-}
-
-// ip runs ip(8) with the words of each line.
-func ip(t *testing.T, lines ...string) {
-	t.Helper()
-	for _, line := range lines {
-		if out, err := exec.Command("ip", strings.Fields(line)...).CombinedOutput(); err != nil {
-			t.Fatalf("ip %s: %v: %s", line, err, out)
-		}
-	}
-}
+// All tests run in a namespace of their own, so that no traffic can leave it.
+func TestMain(m *testing.M) { lab.Alone(m) }
 
 // host is another machine: a goroutine on a thread of its own, in a network
 // namespace of its own.
@@ -146,19 +111,19 @@ func isUp(t *testing.T, m netlink.Message, dev string) bool {
 // eth0 with 10.INDEX.0.2/24. There are no other routes.
 func newLAN(t *testing.T, dev string, index int) *host {
 	t.Helper()
-	needNamespace(t)
+	lab.NeedAlone(t)
 	h := newHost(t)
 	var hereUp, thereUp func()
 	hereUp = watchUp(t, dev)
 	h.do(func() { thereUp = watchUp(t, "eth0") })
-	ip(t,
+	lab.IP(t,
 		"link set lo up",
 		fmt.Sprintf("link add %s type veth peer name eth0 netns %s", dev, h.ns),
 		fmt.Sprintf("addr add 10.%d.0.1/24 dev %s", index, dev),
 		fmt.Sprintf("link set %s up", dev))
-	t.Cleanup(func() { ip(t, "link del "+dev) })
+	t.Cleanup(func() { lab.IP(t, "link del "+dev) })
 	h.do(func() {
-		ip(t, fmt.Sprintf("addr add 10.%d.0.2/24 dev eth0", index), "link set lo up", "link set eth0 up")
+		lab.IP(t, fmt.Sprintf("addr add 10.%d.0.2/24 dev eth0", index), "link set lo up", "link set eth0 up")
 	})
 	hereUp()
 	thereUp()

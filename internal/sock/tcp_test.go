@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/linux-igd/upnpd/internal/lab"
 )
 
 func listenTCP4(t *testing.T, dev string) *Listener {
@@ -130,7 +132,7 @@ func TestOtherDevicesAreNotServed(t *testing.T) {
 	lan := newLAN(t, "lan0", 1)
 	wan := newLAN(t, "wan0", 2)
 	l := listenTCP4(t, "lan0")
-	wan.do(func() { ip(t, "route add default via 10.2.0.1") })
+	wan.do(func() { lab.IP(t, "route add default via 10.2.0.1") })
 	for _, to := range []string{"10.2.0.1", "10.1.0.1"} {
 		c, err := dial(wan, netip.AddrPortFrom(netip.MustParseAddr(to), l.Port()))
 		if err == nil {

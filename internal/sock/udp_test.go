@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/linux-igd/upnpd/internal/lab"
 )
 
 var group = netip.MustParseAddr("239.255.255.250") // SSDP-1
@@ -84,7 +86,7 @@ func TestReadFromSaysWhereItArrived(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.do(func() { ip(t, "route add 239.0.0.0/8 dev eth0") })
+	h.do(func() { lab.IP(t, "route add 239.0.0.0/8 dev eth0") })
 	c := peerSocket(t, h, "10.1.0.2:4444")
 
 	for _, dst := range []string{"10.1.0.1", group.String(), "10.1.0.255"} {
@@ -109,7 +111,7 @@ func TestOnlyJoinedGroups(t *testing.T) {
 		t.Fatal(err)
 	}
 	u := listenUDP(t, "lan0", 1900)
-	h.do(func() { ip(t, "route add 239.0.0.0/8 dev eth0") })
+	h.do(func() { lab.IP(t, "route add 239.0.0.0/8 dev eth0") })
 	c := peerSocket(t, h, "10.1.0.2:4444")
 	sendTo(t, c, "not joined", group.String()+":1900")
 	sendTo(t, c, "unicast", "10.1.0.1:1900")
@@ -126,7 +128,7 @@ func TestOtherDevicesAreNotHeard(t *testing.T) {
 	if err := u.Join(group); err != nil {
 		t.Fatal(err)
 	}
-	wan.do(func() { ip(t, "route add default via 10.2.0.1", "route add 239.0.0.0/8 dev eth0") })
+	wan.do(func() { lab.IP(t, "route add default via 10.2.0.1", "route add 239.0.0.0/8 dev eth0") })
 	outside := peerSocket(t, wan, "10.2.0.2:4444")
 	for _, to := range []string{"10.2.0.1:1900", "10.1.0.1:1900", group.String() + ":1900"} {
 		sendTo(t, outside, "from the WAN", to)
@@ -147,7 +149,7 @@ func TestOneSocketPerDevice(t *testing.T) {
 		if err := socks[i].Join(group); err != nil {
 			t.Fatal(err)
 		}
-		h.do(func() { ip(t, "route add 239.0.0.0/8 dev eth0") })
+		h.do(func() { lab.IP(t, "route add 239.0.0.0/8 dev eth0") })
 		sendTo(t, peerSocket(t, h, "0.0.0.0:0"), devs[i], group.String()+":1900")
 	}
 	for i, u := range socks {
@@ -176,7 +178,7 @@ func TestReadFromTruncated(t *testing.T) {
 // SSDP-44: answers come from the address that the caller names.
 func TestWriteToSource(t *testing.T) {
 	h := newLAN(t, "lan0", 1)
-	ip(t, "addr add 10.1.0.9/24 dev lan0")
+	lab.IP(t, "addr add 10.1.0.9/24 dev lan0")
 	u := listenUDP(t, "lan0", 1900)
 	c := peerSocket(t, h, "10.1.0.2:4444")
 	for src, want := range map[netip.Addr]string{

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/linux-igd/upnpd/internal/lab"
 )
 
 func TestUplinkLife(t *testing.T) {
@@ -21,44 +23,44 @@ func TestUplinkLife(t *testing.T) {
 	}
 	w.run()
 
-	ip(t, "link add eth1 type veth peer name isp", "link set isp up", "link set eth1 up")
+	lab.IP(t, "link add eth1 type veth peer name isp", "link set isp up", "link set eth1 up")
 	first := w.until("link up", func(s State) bool { return s.Uplink.Up })
 	if first.Uplink.Connected() || first.Uplink.Since != 0 || first.Uplink.Index == 0 {
 		t.Errorf("up without address: %+v", first.Uplink)
 	}
-	ip(t, "addr add 11.0.0.2/24 dev eth1")
+	lab.IP(t, "addr add 11.0.0.2/24 dev eth1")
 	connected := w.until("address", connectedAs("11.0.0.2"))
 	if connected.Uplink.Since == 0 {
 		t.Error("connected, but not since any time")
 	}
 
 	// Another address first, then without the old one, as DHCP clients do.
-	ip(t, "addr add 11.0.1.3/24 dev eth1", "addr del 11.0.0.2/24 dev eth1")
+	lab.IP(t, "addr add 11.0.1.3/24 dev eth1", "addr del 11.0.0.2/24 dev eth1")
 	changed := w.until("other address", connectedAs("11.0.1.3"))
 	if changed.Uplink.Since <= connected.Uplink.Since {
 		t.Errorf("other address, Since %v after %v", changed.Uplink.Since, connected.Uplink.Since)
 	}
 
-	ip(t, "link set isp down")
+	lab.IP(t, "link set isp down")
 	noCarrier := w.until("no carrier", func(s State) bool { return !s.Uplink.Up })
 	if u := noCarrier.Uplink; u.Connected() || u.Since != 0 || !u.Addr.IsValid() {
 		t.Errorf("without carrier: %+v", u)
 	}
-	ip(t, "link set isp up")
+	lab.IP(t, "link set isp up")
 	again := w.until("carrier", connectedAs("11.0.1.3"))
 	if again.Uplink.Since <= changed.Uplink.Since {
 		t.Errorf("connected again, Since %v after %v", again.Uplink.Since, changed.Uplink.Since)
 	}
 
-	ip(t, "link set eth1 down")
+	lab.IP(t, "link set eth1 down")
 	w.until("set down", func(s State) bool { return !s.Uplink.Up })
-	ip(t, "addr flush dev eth1")
+	lab.IP(t, "addr flush dev eth1")
 	w.until("no address", func(s State) bool { return !s.Uplink.Addr.IsValid() })
-	ip(t, "link del eth1")
+	lab.IP(t, "link del eth1")
 	w.until("deleted", func(s State) bool { return s.Uplink == Uplink{Name: "eth1"} })
 
 	// Made again, with another index, and with all at once.
-	ip(t, "link add filler type bridge", "link add eth1 type veth peer name isp",
+	lab.IP(t, "link add filler type bridge", "link add eth1 type veth peer name isp",
 		"addr add 11.0.0.9/24 dev eth1", "link set isp up", "link set eth1 up")
 	remade := w.until("made again", connectedAs("11.0.0.9"))
 	if remade.Uplink.Index == first.Uplink.Index {
@@ -70,26 +72,26 @@ func TestUplinkLog(t *testing.T) {
 	noDevices(t)
 	w := follow(t, "eth1", "br-lan")
 	w.run()
-	ip(t, "link add eth1 type veth peer name isp", "link set isp up", "link set eth1 up")
+	lab.IP(t, "link add eth1 type veth peer name isp", "link set isp up", "link set eth1 up")
 	w.until("link up", func(s State) bool { return s.Uplink.Up })
-	ip(t, "addr add 11.0.0.2/24 dev eth1")
+	lab.IP(t, "addr add 11.0.0.2/24 dev eth1")
 	w.until("address", connectedAs("11.0.0.2"))
-	ip(t, "link set isp down")
+	lab.IP(t, "link set isp down")
 	w.until("no carrier", func(s State) bool { return !s.Uplink.Up })
-	ip(t, "link set isp up")
+	lab.IP(t, "link set isp up")
 	w.until("carrier", connectedAs("11.0.0.2"))
-	ip(t, "addr del 11.0.0.2/24 dev eth1")
+	lab.IP(t, "addr del 11.0.0.2/24 dev eth1")
 	w.until("no address", func(s State) bool { return !s.Uplink.Addr.IsValid() })
-	ip(t, "link add br-lan type bridge")
+	lab.IP(t, "link add br-lan type bridge")
 	w.until("bridge", func(s State) bool { return s.LANs[0].Index != 0 })
-	ip(t, "addr add 10.0.0.1/24 dev br-lan")
+	lab.IP(t, "addr add 10.0.0.1/24 dev br-lan")
 	w.until("LAN address", func(s State) bool { return s.LANs[0].Addr().IsValid() })
-	ip(t, "link set br-lan up", "link set br-lan down") // no news
-	ip(t, "addr add 192.168.0.1/16 dev br-lan")
+	lab.IP(t, "link set br-lan up", "link set br-lan down") // no news
+	lab.IP(t, "addr add 192.168.0.1/16 dev br-lan")
 	w.until("second LAN address", func(s State) bool { return len(s.LANs[0].Prefixes) == 2 })
-	ip(t, "link del br-lan")
+	lab.IP(t, "link del br-lan")
 	w.until("no bridge", func(s State) bool { return s.LANs[0].Index == 0 })
-	ip(t, "link del eth1")
+	lab.IP(t, "link del eth1")
 	w.until("no uplink", func(s State) bool { return s.Uplink.Index == 0 })
 	w.log.want(t,
 		"wan: no device eth1 yet; waiting for it",
@@ -112,13 +114,13 @@ func TestRename(t *testing.T) {
 	noDevices(t)
 	w := follow(t, "pppoe-wan")
 	w.run()
-	ip(t, "link add ppp0 type veth peer name isp", "link set isp up", "link set ppp0 up",
+	lab.IP(t, "link add ppp0 type veth peer name isp", "link set isp up", "link set ppp0 up",
 		"addr add 11.0.0.2 peer 11.0.0.1/32 dev ppp0",
 		"link set ppp0 down", "link set ppp0 name pppoe-wan", "link set pppoe-wan up")
 	w.until("renamed to ours", connectedAs("11.0.0.2"))
-	ip(t, "link set pppoe-wan down", "link set pppoe-wan name old")
+	lab.IP(t, "link set pppoe-wan down", "link set pppoe-wan name old")
 	w.until("renamed away", func(s State) bool { return s.Uplink.Index == 0 })
-	ip(t, "link property add dev old altname pppoe-wan", "addr add 11.0.0.7/24 dev old", "link set old up",
+	lab.IP(t, "link property add dev old altname pppoe-wan", "addr add 11.0.0.7/24 dev old", "link set old up",
 		"link add other type veth peer name pppoe-lan")
 	if s := w.refreshed(); s.Uplink.Index != 0 {
 		t.Errorf("an alternative name counts: %+v", s.Uplink)
@@ -137,7 +139,7 @@ func (w *world) refreshed() State {
 
 func TestLANBridge(t *testing.T) {
 	noDevices(t)
-	ip(t, "link add br-lan address 02:00:00:00:00:10 type bridge",
+	lab.IP(t, "link add br-lan address 02:00:00:00:00:10 type bridge",
 		"addr add 10.0.0.1/24 dev br-lan",
 		"addr add 192.168.7.1/25 dev br-lan",
 		"link set br-lan up")
@@ -151,11 +153,11 @@ func TestLANBridge(t *testing.T) {
 		t.Errorf("bridge without ports: %+v, want %+v", lan, want)
 	}
 	w.run()
-	ip(t, "link add port type veth peer name host", "link set port master br-lan", "link set port up", "link set host up")
+	lab.IP(t, "link add port type veth peer name host", "link set port master br-lan", "link set port up", "link set host up")
 	w.until("bridge with a port", func(s State) bool { return s.LANs[0].Up })
-	ip(t, "addr add 172.16.0.1/24 dev br-lan")
+	lab.IP(t, "addr add 172.16.0.1/24 dev br-lan")
 	w.until("third address", func(s State) bool { return s.LANs[0].OnLink(netip.MustParseAddr("172.16.0.5")) })
-	ip(t, "addr del 10.0.0.1/24 dev br-lan")
+	lab.IP(t, "addr del 10.0.0.1/24 dev br-lan")
 	s := w.until("first address gone", func(s State) bool { return !s.LANs[0].Local(netip.MustParseAddr("10.0.0.1")) })
 	if got := s.LANs[0].Addr().String(); got != "192.168.7.1" {
 		t.Errorf("Addr %s", got)
@@ -163,14 +165,14 @@ func TestLANBridge(t *testing.T) {
 	if s.LANs[1].Name != "br-guest" || s.LANs[1].Index != 0 {
 		t.Errorf("second LAN: %+v", s.LANs[1])
 	}
-	ip(t, "link set br-lan address 02:00:00:00:00:11")
+	lab.IP(t, "link set br-lan address 02:00:00:00:00:11")
 	w.until("other MAC", func(s State) bool { return s.LANs[0].MAC[5] == 0x11 })
 }
 
 // Devices and addresses of others cause no reading, and a burst only one.
 func TestAwait(t *testing.T) {
 	noDevices(t)
-	ip(t, "link add eth1 type veth peer name isp")
+	lab.IP(t, "link add eth1 type veth peer name isp")
 	w := follow(t, "eth1", "br-lan")
 	d := w.State().devices()
 	empty := func() {
@@ -181,7 +183,7 @@ func TestAwait(t *testing.T) {
 	}
 	empty()
 
-	ip(t, "link add docker0 type bridge", "link add veth1 type veth peer name veth2",
+	lab.IP(t, "link add docker0 type bridge", "link add veth1 type veth peer name veth2",
 		"link set veth1 master docker0", "addr add 172.17.0.1/16 dev docker0", "link set docker0 up",
 		"link set veth1 up", "link set veth2 up", "link set isp alias x", "link del veth1",
 		"addr del 172.17.0.1/16 dev docker0", "link del docker0", "route add blackhole 1.2.3.4", "route del blackhole 1.2.3.4")
@@ -204,7 +206,7 @@ func TestAwait(t *testing.T) {
 	}
 
 	for i := range 20 {
-		ip(t, fmt.Sprintf("addr add 11.0.%d.2/24 dev eth1", i))
+		lab.IP(t, fmt.Sprintf("addr add 11.0.%d.2/24 dev eth1", i))
 	}
 	if err := w.socks.await(d); err != nil {
 		t.Error(err)
@@ -212,7 +214,7 @@ func TestAwait(t *testing.T) {
 	empty()
 
 	w.socks.buf = make([]byte, 64)
-	ip(t, "link set isp up") // longer than that, so it may be about anything
+	lab.IP(t, "link set isp up") // longer than that, so it may be about anything
 	if matters, err := w.socks.receive(false, d); !matters || err != nil {
 		t.Errorf("an event that does not fit: %t, %v", matters, err)
 	}
@@ -221,18 +223,18 @@ func TestAwait(t *testing.T) {
 // An event without a difference is no change.
 func TestNoChange(t *testing.T) {
 	noDevices(t)
-	ip(t, "link add eth1 type veth peer name isp")
+	lab.IP(t, "link add eth1 type veth peer name isp")
 	w := follow(t, "eth1", "isp")
 	calls := 0
 	count := func(State) { calls++ }
 	if err := w.refresh(count); calls != 0 || err != nil {
 		t.Errorf("nothing happened: %d calls, %v", calls, err)
 	}
-	ip(t, "addr add 11.0.0.2/24 dev eth1")
+	lab.IP(t, "addr add 11.0.0.2/24 dev eth1")
 	if err := w.refresh(count); calls != 1 || err != nil {
 		t.Errorf("an address: %d calls, %v", calls, err)
 	}
-	ip(t, "link set eth1 alias x")
+	lab.IP(t, "link set eth1 alias x")
 	if err := w.refresh(count); calls != 1 || err != nil {
 		t.Errorf("an alias: %d calls, %v", calls, err)
 	}
@@ -242,24 +244,24 @@ func TestNoChange(t *testing.T) {
 // and later events as well.
 func TestLostEvents(t *testing.T) {
 	noDevices(t)
-	ip(t, "link add eth1 type veth peer name isp", "link set isp up", "link set eth1 up")
+	lab.IP(t, "link add eth1 type veth peer name isp", "link set isp up", "link set eth1 up")
 	w := follow(t, "eth1")
 	if err := w.socks.events.SetReadBuffer(4096); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 20 {
-		ip(t, fmt.Sprintf("link set isp alias x%d", i))
+		lab.IP(t, fmt.Sprintf("link set isp alias x%d", i))
 	}
-	ip(t, "addr add 11.0.0.2/24 dev eth1") // lost
+	lab.IP(t, "addr add 11.0.0.2/24 dev eth1") // lost
 	w.run()
 	w.until("address", connectedAs("11.0.0.2"))
-	ip(t, "addr del 11.0.0.2/24 dev eth1")
+	lab.IP(t, "addr del 11.0.0.2/24 dev eth1")
 	w.until("no address", func(s State) bool { return !s.Uplink.Addr.IsValid() })
 }
 
 // Broken sockets are replaced, with one line; what happened meanwhile is seen.
 func TestReopen(t *testing.T) {
-	needNamespace(t)
+	lab.NeedAlone(t)
 	for name, breakIt := range map[string]func(*sockets) error{
 		"events":   func(s *sockets) error { return s.events.Close() },
 		"requests": func(s *sockets) error { return s.requests.Close() },
@@ -272,9 +274,9 @@ func TestReopen(t *testing.T) {
 			if err := breakIt(old); err != nil {
 				t.Fatal(err)
 			}
-			ip(t, "link add eth1 type veth peer name isp", "link set isp up", "link set eth1 up")
+			lab.IP(t, "link add eth1 type veth peer name isp", "link set isp up", "link set eth1 up")
 			w.until("made", func(s State) bool { return s.Uplink.Up })
-			ip(t, "addr add 11.0.0.2/24 dev eth1")
+			lab.IP(t, "addr add 11.0.0.2/24 dev eth1")
 			w.until("address", connectedAs("11.0.0.2"))
 			if old.events.SetReadDeadline(time.Time{}) == nil || old.requests.SetReadDeadline(time.Time{}) == nil {
 				t.Error("an old socket is still open")
@@ -300,7 +302,7 @@ func TestCounters(t *testing.T) {
 	if c, err := up.Counters(); c != (Counters{}) || err != nil {
 		t.Errorf("no device: %+v, %v", c, err)
 	}
-	ip(t, "link add eth1 type veth peer name isp", "link set isp up", "link set eth1 up", "addr add 11.0.0.2/24 dev eth1")
+	lab.IP(t, "link add eth1 type veth peer name isp", "link set isp up", "link set eth1 up", "addr add 11.0.0.2/24 dev eth1")
 	up.run()
 	if s := up.refreshed(); !s.Uplink.Up {
 		up.until("up", connectedAs("11.0.0.2"))
