@@ -5,6 +5,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strconv"
+	"strings"
 	"syscall"
 )
 
@@ -14,7 +16,7 @@ import (
 const (
 	childEnv = "UPNPD_BACKGROUND"
 	childFD  = 3
-	ready    = "ready"
+	ready    = "ready\n" // a notice may follow
 )
 
 func isChild() bool { return os.Getenv(childEnv) != "" }
@@ -40,6 +42,7 @@ func startChild(argv []string) error {
 		return err
 	}
 	defer r.Close()
+	keepOpenFiles()
 	cmd := exec.Command(self, argv[1:]...)
 	cmd.Args[0] = argv[0]
 	cmd.Env = append(os.Environ(), childEnv+"=1")
@@ -50,14 +53,28 @@ func startChild(argv []string) error {
 	}
 	w.Close()
 	said, _ := io.ReadAll(io.LimitReader(r, 4096))
-	switch string(said) {
-	case ready:
+	if notice, ok := strings.CutPrefix(string(said), ready); ok {
+		if notice != "" {
+			fmt.Fprintln(os.Stderr, "upnpd:", notice)
+		}
 		return cmd.Process.Release()
-	case "":
-		return fmt.Errorf("the daemon ended before it served: %v", cmd.Wait())
 	}
-	cmd.Wait()
+	ended := cmd.Wait()
+	if len(said) == 0 {
+		return fmt.Errorf("the daemon ended before it served: %v", ended)
+	}
 	return fmt.Errorf("%s", said)
+}
+
+// keepOpenFiles keeps what the caller left open from the daemon, which would
+// hold it for ever: a lock, say.
+func keepOpenFiles() {
+	entries, _ := os.ReadDir("/proc/self/fd")
+	for _, e := range entries {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd > 2 {
+			syscall.CloseOnExec(fd)
+		}
+	}
 }
 
 // parentPipe is the child's end of the pipe.

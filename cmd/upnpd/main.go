@@ -52,15 +52,16 @@ func run(argv []string) int {
 	if child {
 		log, parent = daemon.NewSyslog(), parentPipe()
 	}
+	log.SetLevel(cfg.LogLevel)
 	for _, w := range warnings {
 		log.Warnf("%s", w)
 	}
 	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGUSR1)
+	signal.Notify(signals, unix.SIGHUP, unix.SIGUSR1)
 	signal.Ignore(unix.SIGPIPE)
-	err = daemon.Run(context.Background(), cfg, daemon.Options{
+	err = daemon.Run(untilStopped(), cfg, daemon.Options{
 		Version: version, Log: log, Signals: signals, Load: load,
-		Ready: func() { tell(parent, ready) },
+		Ready: func(notice string) { tell(parent, ready+notice) },
 	})
 	if err != nil {
 		log.Errorf("upnpd: %v", err)
@@ -68,4 +69,17 @@ func run(argv []string) int {
 		return 1
 	}
 	return 0
+}
+
+// untilStopped ends with SIGTERM or SIGINT. They have a channel of their own,
+// so that no flood of other signals crowds them out.
+func untilStopped() context.Context {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, unix.SIGTERM, unix.SIGINT)
+	go func() {
+		sig := <-stop
+		cancel(fmt.Errorf("signal %d (%v)", sig, sig))
+	}()
+	return ctx
 }

@@ -40,8 +40,17 @@ func command(t *testing.T, l *lab.Lab, args ...string) (stdout, stderr string, c
 func TestCommandLine(t *testing.T) {
 	l := lab.Start(t)
 	conf := filepath.Join(t.TempDir(), "upnpd.conf")
-	if err := os.WriteFile(conf, []byte("# a comment\nmax_lease = forever\n"), 0o644); err != nil {
-		t.Fatal(err)
+	nosuch := filepath.Join(t.TempDir(), "nosuch.conf")
+	for name, text := range map[string]string{conf: "# a comment\nmax_lease = forever\n", nosuch: "extif = wan0\n\nintif = nosuch\n"} {
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	broken := filepath.Join(t.TempDir(), "iptables")
+	for name, script := range map[string]string{broken: "exec iptables-nft \"$@\"", broken + "-restore": "echo no >&2; exit 1"} {
+		if err := os.WriteFile(name, []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
 	const nul = "/dev/null"
 	for _, tt := range []struct {
@@ -56,9 +65,11 @@ func TestCommandLine(t *testing.T) {
 		{"--config " + nul + " --no-such-flag wan0 br-lan", 1, "", "--no-such-flag"},
 		{"--config " + conf + " wan0 br-lan", 1, "", conf + `:2: max_lease = "forever": want`},
 		{"--config /no/such/file wan0 br-lan", 1, "", "/no/such/file"},
-		{"-f --config " + nul + " wan0 nosuch", 1, "", "INTIF nosuch: there is no such device"},
-		{"--config " + nul + " wan0 nosuch", 1, "", "INTIF nosuch: there is no such device"},
+		{"-f --config " + nul + " wan0 nosuch", 1, "", `INTIF "nosuch": there is no such device`},
+		{"--config " + nul + " wan0 nosuch", 1, "", `INTIF "nosuch": there is no such device`},
 		{"--config " + nul + " --iptables-location /nowhere/iptables wan0 br-lan", 1, "", "set iptables_location"},
+		{"--config " + nosuch, 1, "", nosuch + `:3: intif = "nosuch": there is no such device`},
+		{"--config " + nul + " --iptables-location " + broken + " wan0 br-lan", 1, "", broken + "-restore: exit status 1: no"},
 		{"-f --config " + nul + " --prerouting-chain-name MINE wan0 br-lan", 1, "", "prerouting_chain_name = MINE: table nat has no such chain"},
 		{"-f --config " + nul + " --firewall nftables wan0 br-lan", 1, "", "firewall = nftables"},
 	} {
@@ -85,12 +96,13 @@ func wantPart(t *testing.T, where, got, part string) {
 func TestBackground(t *testing.T) {
 	l := lab.Start(t)
 	before := l.Rules("iptables-legacy")
-	args := []string{"--config", "/dev/null", "--iptables-location", "/usr/sbin/iptables-legacy", lab.WANDev, lab.LANDev}
+	args := []string{"--config", "/dev/null", "--iptables-location", "/usr/sbin/iptables-legacy", "nosuch0", lab.LANDev}
 	stdout, stderr, code := command(t, l, args...)
-	if code != 0 || stdout != "" || stderr != "" {
-		t.Fatalf("exit code %d, stdout %q, stderr %q", code, stdout, stderr)
+	wantPart(t, "stderr", stderr, "EXTIF nosuch0: there is no such device yet; waiting for it")
+	if code != 0 || stdout != "" {
+		t.Fatalf("exit code %d, stdout %q", code, stdout)
 	}
-	if out := l.LAN1.Run(t, "upnpc", "-s"); !strings.Contains(out, "Found valid IGD") {
+	if out := l.LAN1.Run(t, "gssdp-discover", "-i", lab.HostDev, "-n", "1"); !strings.Contains(out, "InternetGatewayDevice:1") {
 		t.Errorf("the daemon in the background does not serve:\n%s", out)
 	}
 	if _, stderr, code := command(t, l, args...); code != 1 || !strings.Contains(stderr, "another upnpd is running here") {
@@ -110,6 +122,41 @@ func TestBackground(t *testing.T) {
 	}
 	if after := l.Rules("iptables-legacy"); after != before {
 		t.Errorf("rules were left:\n%s", after)
+	}
+}
+
+// TestInheritedFile: the daemon keeps nothing open of what its caller had.
+func TestInheritedFile(t *testing.T) {
+	l := lab.Start(t)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	cmd := l.Router.Command(ctx, lab.Build(t), "--config", "/dev/null", lab.WANDev, lab.LANDev)
+	cmd.ExtraFiles = []*os.File{w}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	w.Close()
+	if err := r.SetReadDeadline(time.Now().Add(2 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the caller's pipe is still open: %v", err)
+	}
+}
+
+// TestNoAnnouncement: a router that lets no discovery out cannot serve, and
+// who starts the daemon hears it.
+func TestNoAnnouncement(t *testing.T) {
+	l := lab.Start(t)
+	l.Router.Run(t, "iptables-nft", "-A", "OUTPUT", "-p", "udp", "--dport", "1900", "-j", "REJECT")
+	_, stderr, code := command(t, l, "--config", "/dev/null", "--iptables-location", "/usr/sbin/iptables-nft", lab.WANDev, lab.LANDev)
+	if code != 1 || !strings.Contains(stderr, "announce on br-lan") {
+		t.Errorf("exit code %d, stderr %q", code, stderr)
 	}
 }
 

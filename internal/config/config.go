@@ -38,6 +38,7 @@ type Config struct {
 
 	ExtIf  string     // the uplink's device
 	IntIfs []string   // the devices of the served LANs, one or more, no two the same
+	Places []string   // where each of IntIfs was written, for errors: "/etc/upnpd.conf:3: intif ="
 	ExtIP  netip.Addr // reported instead of the uplink's address; the zero Addr: none
 
 	Port     uint16 // of HTTP; 0: the first free one from 49152
@@ -150,7 +151,7 @@ func parse(args []string, defaultPath string) (*Config, []string, error) {
 	fileRules := c.Policy.Rules
 	c.Policy.Rules = nil
 	if line.has("intif") {
-		c.IntIfs = nil
+		c.IntIfs, c.Places = nil, nil
 	}
 	if err := c.apply(line.settings); err != nil {
 		return nil, nil, err

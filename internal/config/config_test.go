@@ -37,7 +37,7 @@ func mustParse(t *testing.T, text string, args ...string) *Config {
 
 func TestDefaults(t *testing.T) {
 	want := &Config{
-		ExtIf: "ppp0", IntIfs: []string{"br0"},
+		ExtIf: "ppp0", IntIfs: []string{"br0"}, Places: []string{"INTIF"},
 		Firewall: FirewallAuto,
 		IPTables: IPTables{CreateForwardRules: true, ForwardChain: "FORWARD", PreroutingChain: "PREROUTING"},
 		Policy: portmap.Policy{
@@ -70,7 +70,7 @@ func TestLinuxIGDFile(t *testing.T) {
 	}
 	want := defaults()
 	want.Foreground, want.Path = true, path
-	want.ExtIf, want.IntIfs = "ppp0", []string{"eth1"}
+	want.ExtIf, want.IntIfs, want.Places = "ppp0", []string{"eth1"}, []string{"INTIF"}
 	want.IPTables.Location = "/sbin/iptables"
 	want.LogLevel = LogInfo
 	want.UpstreamBitrate, want.DownstreamBitrate = 512000, 512000
@@ -148,7 +148,7 @@ func TestSample(t *testing.T) {
 
 	c := mustParse(t, sample, "ppp0", "lan9")
 	want := defaults()
-	want.Path, want.ExtIf, want.IntIfs = c.Path, "ppp0", []string{"lan9"}
+	want.Path, want.ExtIf, want.IntIfs, want.Places = c.Path, "ppp0", []string{"lan9"}, []string{"INTIF"}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("as it is: got %+v, want the defaults %+v", c, want)
 	}
@@ -161,7 +161,7 @@ func TestSample(t *testing.T) {
 	if len(c.Policy.Rules) != 3 {
 		t.Errorf("%d rules, want 3", len(c.Policy.Rules))
 	}
-	want.Path, want.ExtIf, want.IntIfs = c.Path, "eth0", []string{"br0"}
+	want.Path, want.ExtIf, want.IntIfs, want.Places = c.Path, "eth0", []string{"br0"}, []string{c.Path + ":8: intif ="}
 	want.Policy.Rules, want.PresentationURL = c.Policy.Rules, c.PresentationURL
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("all on: got %+v, want the defaults %+v", c, want)

@@ -29,6 +29,9 @@ func (c *Config) apply(settings []setting) error {
 		if err := o.set(c, s.value); err != nil {
 			return s.fail(err)
 		}
+		if len(c.IntIfs) > len(c.Places) {
+			c.Places = append(c.Places, s.place)
+		}
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -108,10 +109,17 @@ func unicast(p *netip.Addr, v string) error {
 	return nil
 }
 
-// chain reads a name that iptables accepts for a chain.
-func chain(p *string, v string) error {
+// chain reads a name that iptables accepts for a chain: builtin, or one of the
+// administrator's.
+func chain(p *string, v, builtin string) error {
 	if v == "" || len(v) > 28 || v[0] == '-' || !only(v, "._-") {
 		return errors.New("want the name of a chain: 1 to 28 letters, digits, ., _ or -")
+	}
+	if slices.Contains([]string{"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"}, v) && v != builtin {
+		return fmt.Errorf("packets to forward do not pass there: want %s or a chain of your own", builtin)
+	}
+	if strings.HasPrefix(v, "UPNPD") {
+		return errors.New("want another name: chains UPNPD* are the daemon's own, this one gets the jump to them")
 	}
 	*p = v
 	return nil

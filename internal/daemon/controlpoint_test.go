@@ -43,14 +43,18 @@ func discover(t testing.TB, addr, router string, dial dialer) *controlPoint {
 			},
 		},
 	}}
-	location := cp.search(router, dial)
+	found := location.FindStringSubmatch(search(t, router, dial))
+	if found == nil {
+		t.Fatal("no LOCATION in the answer")
+	}
+	description := found[1]
 	var root struct {
 		URLs []string `xml:"device>deviceList>device>deviceList>device>serviceList>service>controlURL"`
 	}
-	if err := xml.Unmarshal([]byte(cp.get(location)), &root); err != nil || len(root.URLs) != 1 {
-		t.Fatalf("description at %s: control URLs %q, %v", location, root.URLs, err)
+	if err := xml.Unmarshal([]byte(cp.get(description)), &root); err != nil || len(root.URLs) != 1 {
+		t.Fatalf("description at %s: control URLs %q, %v", description, root.URLs, err)
 	}
-	base, _ := url.Parse(location)
+	base, _ := url.Parse(description)
 	control, err := base.Parse(root.URLs[0])
 	if err != nil {
 		t.Fatal(err)
@@ -59,11 +63,14 @@ func discover(t testing.TB, addr, router string, dial dialer) *controlPoint {
 	return cp
 }
 
-func (cp *controlPoint) search(router string, dial dialer) (location string) {
-	cp.t.Helper()
+var location = regexp.MustCompile(`(?im)^LOCATION: *(http://\S+)`)
+
+// search gives the answer to a search for the connection service.
+func search(t testing.TB, router string, dial dialer) string {
+	t.Helper()
 	c, err := dial("udp4", router, time.Second)
 	if err != nil {
-		cp.t.Fatal(err)
+		t.Fatal(err)
 	}
 	defer c.Close()
 	fmt.Fprintf(c, "M-SEARCH * HTTP/1.1\r\nHOST: %s\r\nMAN: \"ssdp:discover\"\r\nST: %s\r\n\r\n", router, wanIPType)
@@ -71,13 +78,9 @@ func (cp *controlPoint) search(router string, dial dialer) (location string) {
 	answer := make([]byte, 1500)
 	n, err := c.Read(answer)
 	if err != nil {
-		cp.t.Fatalf("no answer to a search: %v", err)
+		t.Fatalf("no answer to a search: %v", err)
 	}
-	found := regexp.MustCompile(`(?im)^LOCATION: *(http://\S+)`).FindSubmatch(answer[:n])
-	if found == nil {
-		cp.t.Fatalf("no LOCATION in %q", answer[:n])
-	}
-	return string(found[1])
+	return string(answer[:n])
 }
 
 func (cp *controlPoint) get(url string) string {

@@ -25,41 +25,46 @@ import (
 type Options struct {
 	Version string
 	Log     *Log
-	// Signals carries TERM and INT (stop), HUP (reload) and USR1 (delete all
-	// mappings).
+	// Signals carries HUP (reload) and USR1 (delete all mappings).
 	Signals <-chan os.Signal
 	// Load reads the configuration again.
 	Load func() (*config.Config, []string, error)
-	// Ready is called once, when the daemon serves.
-	Ready func()
+	// Ready is called once, when the daemon serves. What somebody who started
+	// it should know is in notice, or "".
+	Ready func(notice string)
 }
 
-// Run serves until a signal or ctx ends it, and takes everything of its own
-// out of the kernel before it returns. Its error says why it could not start
-// or go on.
+// Run serves until ctx ends, and takes everything of its own out of the kernel
+// before it returns. Its error says why it could not start, or what is left in
+// the kernel.
 func Run(ctx context.Context, cfg *config.Config, o Options) error {
 	return run(ctx, cfg, o, linux)
 }
 
 // system is what the daemon needs of the machine. Tests have another one.
 type system struct {
-	follow   func(extif string, intifs []string, logf func(string, ...any)) (uplink, error)
-	firewall func(cfg *config.Config, log *Log) (firewallBackend, error)
-	inUse    func(portmap.Protocol, uint16) (bool, error)
-	lock     func() (io.Closer, error) // held by the one daemon of the machine
-	ssdpPort uint16
+	follow     func(uplink wan.Uplink, intifs []string, logf func(string, ...any)) (follower, error)
+	firewall   func(ctx context.Context, cfg *config.Config, log *Log) (firewallBackend, error)
+	inUse      func(portmap.Protocol, uint16) (bool, error)
+	lock       func() (io.Closer, error) // held by the one daemon of the machine
+	portFree   func(dev string, port uint16) error
+	forwarding func() bool
+	ssdpPort   uint16
+	lanRetry   time.Duration // before a LAN that could not be served is tried again
 }
 
-// uplink follows the WAN and LAN devices.
-type uplink interface {
+// follower follows the WAN and LAN devices.
+type follower interface {
 	igd.Uplink
 	Run(ctx context.Context, changed func(wan.State)) error
 	Close() error
 }
 
-// firewallBackend is a portmap.Firewall that can be taken out of the kernel.
+// firewallBackend is a portmap.Firewall that is put into the kernel and taken
+// out again.
 type firewallBackend interface {
 	portmap.Firewall
+	Start() error // after another run, or another backend
 	Close() error
 }
 
@@ -70,25 +75,32 @@ type daemon struct {
 	table *portmap.Table
 	fw    firewallBackend
 
+	ctx      context.Context
 	served   bool   // the first generation was ready
 	httpPort uint16 // of all LANs, once chosen
 	bootID   uint32 // of the last generation
 }
 
 func run(ctx context.Context, cfg *config.Config, o Options, sys system) (err error) {
-	d := &daemon{Options: o, sys: sys, cfg: cfg}
+	d := &daemon{Options: o, sys: sys, cfg: cfg, ctx: ctx}
 	d.Log.SetLevel(cfg.LogLevel)
 	alone, err := sys.lock()
 	if err != nil {
 		return err
 	}
 	defer alone.Close()
-	follower, err := d.follow(cfg)
+	if !sys.forwarding() {
+		d.Log.Warnf("the kernel does not forward: nothing mapped here works until `sysctl -w net.ipv4.ip_forward=1`")
+	}
+	devices, err := d.follow(cfg, wan.Uplink{Name: cfg.ExtIf})
 	if err != nil {
 		return err
 	}
-	if d.fw, err = sys.firewall(cfg, d.Log); err != nil {
-		follower.Close()
+	if d.fw, err = sys.firewall(d.ctx, cfg, d.Log); err == nil {
+		err = d.fw.Start()
+	}
+	if err != nil {
+		devices.Close()
 		return err
 	}
 	defer func() { err = errors.Join(err, d.fw.Close()) }()
@@ -105,36 +117,39 @@ func run(ctx context.Context, cfg *config.Config, o Options, sys system) (err er
 		defer wg.Done()
 		d.table.Run(ctx)
 	}()
-	return d.generations(ctx, follower)
+	return d.generations(ctx, devices)
 }
 
 // generations runs one generation after another: a reload that changes more
 // than the policy ends one and begins the next. The table outlives them.
-func (d *daemon) generations(ctx context.Context, follower uplink) error {
+func (d *daemon) generations(ctx context.Context, devices follower) error {
 	for {
-		next, err := d.serve(ctx, follower)
-		follower.Close()
+		next, err := d.serve(ctx, devices)
+		devices.Close()
 		if next == nil {
 			return err
 		}
-		d.cfg, follower = next.cfg, next.follower
+		if next.cfg.Port != d.cfg.Port {
+			d.httpPort = 0
+		}
+		d.cfg, devices = next.cfg, next.devices
 	}
 }
 
 // follow begins to follow the devices of cfg. The LANs must be there; the
-// uplink may come later.
-func (d *daemon) follow(cfg *config.Config) (uplink, error) {
-	follower, err := d.sys.follow(cfg.ExtIf, cfg.IntIfs, d.Log.Infof)
+// uplink may come later. known is what is known of the uplink already.
+func (d *daemon) follow(cfg *config.Config, known wan.Uplink) (follower, error) {
+	devices, err := d.sys.follow(known, cfg.IntIfs, d.Log.Infof)
 	if err != nil {
 		return nil, err
 	}
-	for _, lan := range follower.State().LANs {
+	for i, lan := range devices.State().LANs {
 		if lan.Index == 0 {
-			follower.Close()
-			return nil, fmt.Errorf("INTIF %s: there is no such device (`ip link` lists them)", lan.Name)
+			devices.Close()
+			return nil, fmt.Errorf("%s %q: there is no such device (`ip link` lists them)", cfg.Places[i], lan.Name)
 		}
 	}
-	return follower, nil
+	return devices, nil
 }
 
 // network is what the table must know of the state of the devices.
@@ -164,13 +179,19 @@ func (d *daemon) warnExternal(old, now netip.Addr) {
 	}
 }
 
-// rootUUID is the configured one, or one made from the first LAN's MAC, so
+// rootUUID is the configured one, or one made from the first MAC of a LAN, so
 // that it is stable and differs between routers (SPEC SSDP-21).
 func rootUUID(cfg *config.Config, s wan.State) string {
 	if cfg.UUID != "" {
 		return cfg.UUID
 	}
-	return igd.NewUUID(fmt.Sprintf("%x/InternetGatewayDevice", s.LANs[0].MAC))
+	mac := [6]byte{}
+	for _, lan := range s.LANs {
+		if mac = lan.MAC; mac != [6]byte{} {
+			break
+		}
+	}
+	return igd.NewUUID(fmt.Sprintf("%x/InternetGatewayDevice", mac))
 }
 
 // nextBootID is the wall clock's second, and greater than the last (SSDP-12).

@@ -182,6 +182,11 @@ func TestFlushedRules(t *testing.T) {
 				t.Fatal(err)
 			}
 			until(t, "HUP puts the rules back", func() bool { return w.reaches("TCP", 18080) == 1 && w.reaches("UDP", 18080) == 1 })
+			w.Router.Run(t, v, "-t", "nat", "-F") // the jumps too
+			w.Masquerade(v)
+			if code := c.add("TCP", 18080, w.served(), 0); code != 0 || w.reaches("TCP", 18080) != 1 {
+				t.Errorf("a renewal after the whole table was flushed: error %d, reaches %d", code, w.reaches("TCP", 18080))
+			}
 			w.daemon.Signal(syscall.SIGUSR1)
 			until(t, "USR1 deletes them", func() bool { return w.reaches("TCP", 18080) == 0 })
 		})

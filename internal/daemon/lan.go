@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/linux-igd/upnpd/internal/httpmsg"
+	"github.com/linux-igd/upnpd/internal/portmap"
 	"github.com/linux-igd/upnpd/internal/sock"
 	"github.com/linux-igd/upnpd/internal/ssdp"
 	"github.com/linux-igd/upnpd/internal/wan"
@@ -32,6 +33,12 @@ type lanServer struct {
 	cancel    context.CancelFunc
 	done      chan struct{}
 	err       error // why it ended by itself; read after done
+}
+
+// announcement is what a LAN's server says of its first announcement.
+type announcement struct {
+	lan *lanServer
+	err error
 }
 
 // startLAN opens the sockets of a LAN and serves on them.
@@ -73,15 +80,15 @@ func (g *generation) runLAN(ctx context.Context, s *lanServer, listener *sock.Li
 	defer cancel()
 	// The follower knows the prefixes of this moment.
 	onLink := func(a netip.Addr) bool {
-		for _, lan := range g.follower.State().LANs {
+		for _, lan := range g.devices.State().LANs {
 			if lan.Name == s.name {
-				return lan.OnLink(a)
+				return portmap.Network{LANs: lan.Prefixes}.OnLink(a)
 			}
 		}
 		return false
 	}
 	web := &httpmsg.Server{
-		Handler: g.gateway.Handle, ServerName: g.ssdp.Server, Now: time.Now,
+		Handler: g.handle, ServerName: g.ssdp.Server, Now: time.Now,
 		Limits: httpmsg.DefaultLimits(), Allowed: onLink, Logf: g.Log.Infof,
 	}
 	served := make(chan error, 1)
@@ -92,9 +99,9 @@ func (g *generation) runLAN(ctx context.Context, s *lanServer, listener *sock.Li
 	cfg := g.ssdp
 	cfg.HTTPPort = listener.Port()
 	discovery := ssdp.New(cfg, ssdp.LAN{Addr: s.place.addr, IfIndex: s.place.ifindex, OnLink: onLink}, udp)
-	err := discovery.Run(ctx, func() {
+	err := discovery.Run(ctx, func(err error) {
 		select {
-		case g.said <- s:
+		case g.said <- announcement{s, err}:
 		case <-ctx.Done():
 		}
 	})
@@ -102,12 +109,20 @@ func (g *generation) runLAN(ctx context.Context, s *lanServer, listener *sock.Li
 	return errors.Join(err, <-served)
 }
 
+// handle answers a request, with a line for log_level = debug.
+func (g *generation) handle(req *httpmsg.Request) *httpmsg.Response {
+	r := g.gateway.Handle(req)
+	action, _ := req.Header.Get("SOAPAction")
+	g.Log.Debugf("%v: %s %s %s: %d", req.Remote, req.Method, req.Target, action, r.Status)
+	return r
+}
+
 // listen opens the HTTP port, the same on all LANs: the configured one, or the
 // first that is free.
 func (g *generation) listen(dev string) (*sock.Listener, error) {
 	port, tries := g.cfg.Port, 1
 	if port == 0 {
-		port = g.httpPort
+		port = g.httpPort // as chosen before
 	}
 	if port == 0 {
 		port, tries = firstPort, portTries

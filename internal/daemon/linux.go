@@ -1,8 +1,12 @@
 package daemon
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"os"
+	"strings"
+	"time"
 
 	"github.com/mdlayher/socket"
 	"golang.org/x/sys/unix"
@@ -17,15 +21,27 @@ import (
 
 // linux is the machine that the daemon runs on.
 var linux = system{
-	follow: func(extif string, intifs []string, logf func(string, ...any)) (uplink, error) {
-		return wan.Follow(extif, intifs, portmap.BootTime, logf)
+	follow: func(uplink wan.Uplink, intifs []string, logf func(string, ...any)) (follower, error) {
+		return wan.Follow(uplink, intifs, portmap.BootTime, logf)
 	},
 	firewall: openFirewall,
 	inUse: func(p portmap.Protocol, port uint16) (bool, error) {
 		return sock.Listening(p == portmap.TCP, port)
 	},
-	lock:     lock,
+	lock: lock,
+	portFree: func(dev string, port uint16) error {
+		l, err := sock.ListenTCP(dev, port)
+		if err != nil {
+			return err
+		}
+		return l.Close()
+	},
+	forwarding: func() bool {
+		text, err := os.ReadFile("/proc/sys/net/ipv4/ip_forward")
+		return err != nil || strings.TrimSpace(string(text)) != "0"
+	},
 	ssdpPort: ssdp.Port,
+	lanRetry: 5 * time.Second,
 }
 
 // lock makes sure that one daemon at a time has our chains: a second one would
@@ -43,11 +59,11 @@ func lock() (io.Closer, error) {
 	return c, nil
 }
 
-func openFirewall(cfg *config.Config, log *Log) (firewallBackend, error) {
+func openFirewall(ctx context.Context, cfg *config.Config, log *Log) (firewallBackend, error) {
 	if cfg.Firewall == config.FirewallNFTables {
 		return nil, fmt.Errorf("firewall = nftables: this version has the iptables backend only; set firewall = iptables (iptables-nft puts the rules into nf_tables)")
 	}
-	fw, err := firewall.NewIPTables(firewall.IPTablesOptions{
+	fw, err := firewall.NewIPTables(ctx, firewall.IPTablesOptions{
 		Location:        cfg.IPTables.Location,
 		ForwardRules:    cfg.IPTables.CreateForwardRules,
 		ForwardAppend:   cfg.IPTables.ForwardRulesAppend,

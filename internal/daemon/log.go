@@ -76,3 +76,6 @@ func (l *Log) Warnf(format string, args ...any) { l.printf(config.LogWarning, fo
 
 // Infof logs what happens.
 func (l *Log) Infof(format string, args ...any) { l.printf(config.LogInfo, format, args...) }
+
+// Debugf logs what a developer wants to see: each request.
+func (l *Log) Debugf(format string, args ...any) { l.printf(config.LogDebug, format, args...) }

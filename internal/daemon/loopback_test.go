@@ -7,13 +7,12 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"strings"
 	"sync"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/linux-igd/upnpd/internal/config"
 	"github.com/linux-igd/upnpd/internal/portmap"
@@ -26,37 +25,40 @@ import (
 // the uplink are played.
 type loopback struct {
 	t       *testing.T
+	ctx     context.Context
+	cancel  func()
 	signals chan os.Signal
-	uplink  *playedUplink
+	uplink  *playedDevices
 	log     *lockedBuffer
 	done    chan error
 	router  string
 	hosts   map[int]*controlPoint
 
-	mu      sync.Mutex
-	fw      *portmaptest.Firewall // the newest
-	fws     int
-	next    *config.Config // what a reload gives
-	nextErr error
+	mu        sync.Mutex
+	fw        *portmaptest.Firewall // the newest
+	fws       int
+	next      *config.Config // what a reload gives
+	nextErr   error
+	portTaken error // what a try of a new HTTP port gives
 }
 
-// playedUplink is an uplink whose state the test sets.
-type playedUplink struct {
+// playedDevices are devices whose state the test sets.
+type playedDevices struct {
 	mu     sync.Mutex
 	state  wan.State
 	change chan struct{}
 }
 
-func (u *playedUplink) State() wan.State {
+func (u *playedDevices) State() wan.State {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.state
 }
 
-func (u *playedUplink) Counters() (wan.Counters, error) { return wan.Counters{}, nil }
-func (u *playedUplink) Close() error                    { return nil }
+func (u *playedDevices) Counters() (wan.Counters, error) { return wan.Counters{}, nil }
+func (u *playedDevices) Close() error                    { return nil }
 
-func (u *playedUplink) Run(ctx context.Context, changed func(wan.State)) error {
+func (u *playedDevices) Run(ctx context.Context, changed func(wan.State)) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -67,11 +69,25 @@ func (u *playedUplink) Run(ctx context.Context, changed func(wan.State)) error {
 	}
 }
 
-func (u *playedUplink) set(f func(*wan.State)) {
+func (u *playedDevices) set(f func(*wan.State)) {
 	u.mu.Lock()
 	f(&u.state)
 	u.mu.Unlock()
 	u.change <- struct{}{}
+}
+
+// playedFirewall is a kernel that becomes the world's when it is started.
+type playedFirewall struct {
+	*portmaptest.Firewall
+	w *loopback
+}
+
+func (f *playedFirewall) Start() error {
+	f.w.mu.Lock()
+	defer f.w.mu.Unlock()
+	f.w.fw = f.Firewall
+	f.w.fws++
+	return nil
 }
 
 func testConfig(t *testing.T, args ...string) *config.Config {
@@ -87,37 +103,51 @@ func startLoopback(t *testing.T, args ...string) *loopback {
 	t.Helper()
 	w := &loopback{
 		t: t, signals: make(chan os.Signal, 1), log: &lockedBuffer{}, done: make(chan error, 1),
-		uplink: &playedUplink{change: make(chan struct{}), state: wan.State{
+		uplink: &playedDevices{change: make(chan struct{}), state: wan.State{
 			Uplink: wan.Uplink{Name: "wan0", Index: 7, Up: true, Addr: netip.MustParseAddr("11.0.0.2"), Since: portmap.BootTime()},
 			LANs:   []wan.LAN{{Name: "lo", Index: 1, Up: true, Prefixes: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/8")}}},
 		}},
 		hosts: map[int]*controlPoint{},
 	}
+	w.ctx, w.cancel = context.WithCancel(context.Background())
 	port := freeUDPPort(t)
 	w.router = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port).String()
 	sys := system{
-		follow: func(string, []string, func(string, ...any)) (uplink, error) { return w.uplink, nil },
-		firewall: func(*config.Config, *Log) (firewallBackend, error) {
+		follow: func(_ wan.Uplink, intifs []string, _ func(string, ...any)) (follower, error) {
+			if intifs[0] == "nosuch" {
+				return &playedDevices{state: wan.State{LANs: []wan.LAN{{Name: "nosuch"}}}}, nil
+			}
+			return w.uplink, nil
+		},
+		firewall: func(_ context.Context, cfg *config.Config, _ *Log) (firewallBackend, error) {
+			if cfg.IPTables.ForwardChain == "NOPE" {
+				return nil, errors.New("no chain NOPE")
+			}
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			w.fw = portmaptest.New(t)
-			w.fws++
-			return w.fw, nil
+			return &playedFirewall{Firewall: portmaptest.New(t), w: w}, nil
 		},
-		inUse:    func(_ portmap.Protocol, port uint16) (bool, error) { return port == 16000, nil },
-		lock:     func() (io.Closer, error) { return io.NopCloser(nil), nil },
-		ssdpPort: port,
+		inUse: func(_ portmap.Protocol, port uint16) (bool, error) { return port == 16000, nil },
+		portFree: func(string, uint16) error {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.portTaken
+		},
+		forwarding: func() bool { return true },
+		lock:       func() (io.Closer, error) { return io.NopCloser(nil), nil },
+		ssdpPort:   port,
+		lanRetry:   50 * time.Millisecond,
 	}
 	ready := make(chan struct{})
 	go func() {
-		w.done <- run(context.Background(), testConfig(t, args...), Options{
+		w.done <- run(w.ctx, testConfig(t, args...), Options{
 			Version: "test", Log: NewLog(w.log), Signals: w.signals,
 			Load: func() (*config.Config, []string, error) {
 				w.mu.Lock()
 				defer w.mu.Unlock()
 				return w.next, nil, w.nextErr
 			},
-			Ready: func() { close(ready) },
+			Ready: func(string) { close(ready) },
 		}, sys)
 	}()
 	select {
@@ -129,7 +159,7 @@ func startLoopback(t *testing.T, args ...string) *loopback {
 	}
 	t.Cleanup(func() {
 		if w.done != nil {
-			w.stop(unix.SIGTERM)
+			w.stop()
 		}
 		if t.Failed() {
 			t.Logf("log:\n%s", w.log)
@@ -145,10 +175,10 @@ func (w *loopback) reloadGives(cfg *config.Config, err error) {
 	w.next, w.nextErr = cfg, err
 }
 
-// stop sends the signal and checks that the daemon ends within 2 s.
-func (w *loopback) stop(sig os.Signal) {
+// stop ends the daemon and checks that it takes no more than 2 s.
+func (w *loopback) stop() {
 	w.t.Helper()
-	w.signals <- sig
+	w.cancel()
 	select {
 	case err := <-w.done:
 		if err != nil {
@@ -169,15 +199,34 @@ func (w *loopback) firewall() *portmaptest.Firewall {
 func (w *loopback) client(n int) *controlPoint {
 	if w.hosts[n] == nil {
 		addr := net.IPv4(127, 0, 0, byte(n+1))
-		w.hosts[n] = discover(w.t, addr.String(), w.router, func(network, to string, timeout time.Duration) (net.Conn, error) {
-			d := net.Dialer{Timeout: timeout, LocalAddr: &net.TCPAddr{IP: addr}}
-			if strings.HasPrefix(network, "udp") { // no host but the router itself searches from a loopback address
-				d.LocalAddr = &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}
-			}
-			return d.Dial(network, to)
-		})
+		w.hosts[n] = discover(w.t, addr.String(), w.router, dialFrom(addr))
 	}
 	return w.hosts[n]
+}
+
+func dialFrom(addr net.IP) dialer {
+	return func(network, to string, timeout time.Duration) (net.Conn, error) {
+		d := net.Dialer{Timeout: timeout, LocalAddr: &net.TCPAddr{IP: addr}}
+		if strings.HasPrefix(network, "udp") { // no host but the router itself searches from a loopback address
+			router, _, _ := net.SplitHostPort(to)
+			d.LocalAddr = &net.UDPAddr{IP: net.ParseIP(router)}
+		}
+		return d.Dial(network, to)
+	}
+}
+
+func (w *loopback) search() string {
+	w.t.Helper()
+	return search(w.t, w.router, dialFrom(nil))
+}
+
+// listenHTTP takes the port of a control URL on all devices.
+func listenHTTP(control string) (net.Listener, error) {
+	u, err := url.Parse(control)
+	if err != nil {
+		return nil, err
+	}
+	return net.Listen("tcp4", ":"+u.Port())
 }
 
 func (w *loopback) reaches(proto string, external int) int {
@@ -202,43 +251,6 @@ func TestLoopback(t *testing.T) {
 	for name, body := range bodies {
 		t.Run(name, func(t *testing.T) { body(t, startLoopback(t)) })
 	}
-}
-
-func TestSignals(t *testing.T) {
-	w := startLoopback(t)
-	c := w.client(1)
-	c.add("TCP", 18080, w.served(), 0)
-	w.reloadGives(testConfig(t, "--deny", "2000 0.0.0.0/0 0-65535"), nil)
-	w.signals <- unix.SIGHUP
-	until(t, "the new rule is in force", func() bool { return c.add("TCP", 2000, w.served(), 0) == 718 })
-	if got := w.reaches("TCP", 18080); got != 1 {
-		t.Errorf("after HUP the mapping reaches %d, want 1", got)
-	}
-	w.reloadGives(nil, errors.New("upnpd.conf:3: no"))
-	w.signals <- unix.SIGHUP
-	until(t, "the fault is logged", func() bool {
-		return strings.Contains(w.log.String(), "reload: upnpd.conf:3: no; the old configuration stays")
-	})
-	w.reloadGives(testConfig(t, "--friendly-name", "Other"), nil)
-	location := strings.TrimSuffix(c.control, "/upnp/control/WANIPConn1") + "/gatedesc.xml"
-	w.signals <- unix.SIGHUP
-	until(t, "it starts anew", func() bool { return strings.Count(w.log.String(), "Advertisements Sent") == 2 })
-	if doc := c.get(location); !strings.Contains(doc, "<friendlyName>Other<") {
-		t.Errorf("the name did not change:\n%s", doc)
-	}
-	if got := w.reaches("TCP", 18080); got != 1 {
-		t.Errorf("after a new start the mapping reaches %d, want 1", got)
-	}
-	w.reloadGives(testConfig(t, "--friendly-name", "Other", "--forward-rules-append", "yes"), nil)
-	w.signals <- unix.SIGHUP
-	until(t, "another firewall has the mapping", func() bool {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		return w.fws == 2 && len(w.fw.Mappings()) == 1
-	})
-	w.signals <- unix.SIGUSR1
-	until(t, "USR1 deletes all", func() bool { return w.reaches("TCP", 18080) == 0 })
-	w.stop(unix.SIGINT)
 }
 
 // TestRouterPort: a port of the router itself is never given away.

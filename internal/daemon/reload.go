@@ -1,81 +1,97 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
 
 	"github.com/linux-igd/upnpd/internal/config"
 	"github.com/linux-igd/upnpd/internal/portmap"
+	"github.com/linux-igd/upnpd/internal/wan"
 )
 
 // successor is what the next generation begins with.
 type successor struct {
-	cfg      *config.Config
-	follower uplink
+	cfg     *config.Config
+	devices follower
 }
 
 // reload reads the configuration again and makes the kernel equal to the table.
 // What concerns only the policy is applied at once; if more has changed, reload
 // gives a successor and the generation must end. A configuration that does not
-// work is refused, and the old one stays. An error ends the daemon.
-func (d *daemon) reload() (*successor, error) {
+// work is refused, and the old one stays. known is the uplink as it is now.
+func (d *daemon) reload(known wan.Uplink) *successor {
 	d.table.Sync()
 	next, warnings, err := d.Load()
 	if err != nil {
 		d.refuse(err)
-		return nil, nil
+		return nil
 	}
 	for _, w := range warnings {
 		d.Log.Warnf("%s", w)
 	}
 	s := &successor{cfg: next}
 	if !sameServices(d.cfg, next) {
-		if s.follower, err = d.follow(next); err != nil {
+		if s.devices, err = d.prepare(next, known); err != nil {
 			d.refuse(err)
-			return nil, nil
+			return nil
 		}
 	}
-	if ok, err := d.replaceFirewall(next); !ok || err != nil {
-		if s.follower != nil {
-			s.follower.Close()
+	if err := d.replaceFirewall(next); err != nil {
+		d.refuse(err)
+		if s.devices != nil {
+			s.devices.Close()
 		}
-		return nil, err
+		return nil
 	}
 	d.Log.SetLevel(next.LogLevel)
 	d.table.SetPolicy(next.Policy)
 	d.Log.Infof("configuration read again; mappings kept: %d", d.table.Len())
-	if s.follower == nil {
+	if s.devices == nil {
 		d.cfg = next
-		return nil, nil
+		return nil
 	}
-	return s, nil
+	return s
+}
+
+// prepare makes sure that next can be served before the present generation
+// ends, and gives it its devices.
+func (d *daemon) prepare(next *config.Config, known wan.Uplink) (follower, error) {
+	if next.ExtIf != known.Name {
+		known = wan.Uplink{Name: next.ExtIf}
+	}
+	if next.Port != d.cfg.Port && next.Port != 0 && next.Port != d.httpPort {
+		for _, dev := range next.IntIfs {
+			if err := d.sys.portFree(dev, next.Port); err != nil {
+				return nil, fmt.Errorf("port = %d: %w", next.Port, err)
+			}
+		}
+	}
+	return d.follow(next, known)
 }
 
 func (d *daemon) refuse(err error) {
 	d.Log.Errorf("reload: %v; the old configuration stays", err)
 }
 
-// replaceFirewall changes to the firewall of next when its options differ. If
-// that one cannot be had, the old one comes back (false), or the daemon cannot
-// go on (error).
-func (d *daemon) replaceFirewall(next *config.Config) (bool, error) {
+// replaceFirewall changes to the firewall of next when its options differ. One
+// that cannot work leaves the present one as it is.
+func (d *daemon) replaceFirewall(next *config.Config) error {
 	if sameFirewall(d.cfg, next) {
-		return true, nil
+		return nil
 	}
-	if err := d.fw.Close(); err != nil {
-		d.Log.Warnf("firewall: %v", err)
+	fw, err := d.sys.firewall(d.ctx, next, d.Log)
+	if err != nil {
+		return err
 	}
-	fw, err := d.sys.firewall(next, d.Log)
-	ok := err == nil
-	if !ok {
-		d.refuse(err)
-		if fw, err = d.sys.firewall(d.cfg, d.Log); err != nil {
-			return false, fmt.Errorf("put the old firewall back: %w", err)
+	d.table.ReplaceFirewall(func() portmap.Firewall {
+		if err := errors.Join(d.fw.Close(), fw.Start()); err != nil {
+			d.Log.Warnf("firewall: %v", err)
 		}
-	}
-	d.fw = fw
-	d.table.SetFirewall(fw)
-	return ok, nil
+		d.fw = fw
+		return fw
+	})
+	return nil
 }
 
 func sameFirewall(a, b *config.Config) bool {
@@ -88,7 +104,7 @@ func sameServices(a, b *config.Config) bool {
 	x, y := *a, *b
 	for _, c := range []*config.Config{&x, &y} {
 		c.Policy, c.IPTables, c.Firewall = portmap.Policy{}, config.IPTables{}, ""
-		c.LogLevel, c.LeaseFile, c.Path = 0, "", ""
+		c.LogLevel, c.LeaseFile, c.Path, c.Places = 0, "", "", nil
 	}
 	return reflect.DeepEqual(x, y)
 }

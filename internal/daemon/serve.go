@@ -14,32 +14,29 @@ import (
 	"github.com/linux-igd/upnpd/internal/wan"
 )
 
-// lanRetry is the pause before a LAN that could not be served is tried again.
-const lanRetry = 5 * time.Second
-
 // generation serves one configuration on all its LANs.
 type generation struct {
 	*daemon
-	follower uplink
-	gateway  *igd.Server
-	ssdp     ssdp.Config
-	lans     map[string]*lanServer
-	external portmap.Network // as last told to the table
-	ready    bool
-	retry    *time.Timer
-	ended    chan *lanServer
-	said     chan *lanServer // has announced
+	devices follower
+	gateway *igd.Server
+	ssdp    ssdp.Config
+	network portmap.Network // as last told to the table
+	lans    map[string]*lanServer
+	told    bool // that the LANs of now are announced
+	retry   *time.Timer
+	said    chan announcement
+	ended   chan *lanServer
 }
 
 // serve runs a generation until it is told to stop, or to make way for a
-// successor, which it gives.
-func (d *daemon) serve(ctx context.Context, follower uplink) (*successor, error) {
+// successor, which it gives. An error says why the daemon cannot start.
+func (d *daemon) serve(ctx context.Context, devices follower) (*successor, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	g := d.newGeneration(follower)
+	g := d.newGeneration(devices)
 	states := make(chan wan.State, 1)
 	failed := make(chan error, 1)
 	go func() {
-		failed <- follower.Run(ctx, func(s wan.State) {
+		failed <- devices.Run(ctx, func(s wan.State) {
 			select { // only the newest counts
 			case <-states:
 			default:
@@ -49,47 +46,43 @@ func (d *daemon) serve(ctx context.Context, follower uplink) (*successor, error)
 	}()
 	defer func() {
 		cancel()
-		g.stop()
+		g.stopLANs()
+		g.retry.Stop()
 		<-failed
 	}()
 
-	if err := g.reconcile(ctx, follower.State()); err != nil && !d.served {
-		return nil, err // who starts the daemon hears the reason
+	if err := g.reconcile(ctx, devices.State()); err != nil && !d.served {
+		return nil, err
 	}
 	for {
 		select {
 		case <-ctx.Done():
+			d.Log.Infof("Shutting down: %v", context.Cause(ctx))
 			return nil, nil
-		case err := <-failed:
-			failed <- nil
-			return nil, err
 		case s := <-states:
 			g.reconcile(ctx, s)
 		case <-g.retry.C:
-			g.reconcile(ctx, follower.State())
-		case lan := <-g.said:
-			lan.announced = true
-			g.checkReady()
+			g.reconcile(ctx, devices.State())
 		case lan := <-g.ended:
 			g.lost(lan)
+		case a := <-g.said:
+			if a.err != nil && !d.served {
+				return nil, fmt.Errorf("announce on %s: %w", a.lan.name, a.err)
+			}
+			a.lan.announced = a.err == nil
+			g.checkReady()
 		case sig := <-d.Signals:
-			switch sig {
-			case unix.SIGUSR1:
+			if sig == unix.SIGUSR1 {
 				d.table.Flush()
-			case unix.SIGHUP:
-				if next, err := d.reload(); next != nil || err != nil {
-					return next, err
-				}
-			default:
-				d.Log.Infof("Shutting down on signal %d (%v)", sig, sig)
-				return nil, nil
+			} else if next := d.reload(devices.State().Uplink); next != nil {
+				return next, nil
 			}
 		}
 	}
 }
 
-func (d *daemon) newGeneration(follower uplink) *generation {
-	cfg, state := d.cfg, follower.State()
+func (d *daemon) newGeneration(devices follower) *generation {
+	cfg, state := d.cfg, devices.State()
 	page := igd.OwnPage
 	if cfg.PresentationURL != nil {
 		page = *cfg.PresentationURL
@@ -102,7 +95,7 @@ func (d *daemon) newGeneration(follower uplink) *generation {
 		UUID: rootUUID(cfg, state), FriendlyName: cfg.FriendlyName, Serial: cfg.Serial,
 		ModelNumber: model, PresentationURL: page, DescriptionName: cfg.DescriptionName,
 		ExternalIP: cfg.ExtIP, UpstreamBitrate: cfg.UpstreamBitrate, DownstreamBitrate: cfg.DownstreamBitrate,
-	}, d.table, follower, portmap.BootTime)
+	}, d.table, devices, portmap.BootTime)
 
 	root := ssdp.Device{Path: gateway.DescriptionPath(), Announce: true}
 	for _, row := range gateway.Advertised() {
@@ -111,7 +104,7 @@ func (d *daemon) newGeneration(follower uplink) *generation {
 	retry := time.NewTimer(time.Hour)
 	retry.Stop()
 	return &generation{
-		daemon: d, follower: follower, gateway: gateway,
+		daemon: d, devices: devices, gateway: gateway,
 		ssdp: ssdp.Config{
 			Devices: []ssdp.Device{root}, Server: d.product(),
 			BootID: d.nextBootID(), ConfigID: gateway.ConfigID(),
@@ -120,20 +113,23 @@ func (d *daemon) newGeneration(follower uplink) *generation {
 		},
 		lans:  map[string]*lanServer{},
 		retry: retry,
+		said:  make(chan announcement),
 		ended: make(chan *lanServer),
-		said:  make(chan *lanServer),
 	}
 }
 
-// reconcile makes the table and the LAN servers follow the devices. What could
-// not be served is logged and tried again; the errors are for the start.
+// reconcile makes the table and the LAN servers follow the devices. What fails
+// is tried again; the error is for who starts the daemon.
 func (g *generation) reconcile(ctx context.Context, s wan.State) error {
 	n := network(s)
-	g.warnExternal(g.external.External, n.External)
-	g.external = n
-	g.table.SetNetwork(n)
-	var errs []error
+	g.warnExternal(g.network.External, n.External)
+	g.network = n
+	errs := []error{g.table.SetNetwork(n)}
 	if g.cfg.UPnP {
+		if g.moved(s) {
+			g.stopLANs()
+			g.ssdp.BootID = g.nextBootID() // SSDP-15, and SSDP-11: the same on all LANs
+		}
 		for _, lan := range s.LANs {
 			errs = append(errs, g.reconcileLAN(ctx, lan))
 		}
@@ -143,6 +139,17 @@ func (g *generation) reconcile(ctx context.Context, s wan.State) error {
 		g.checkReady()
 	}
 	return err
+}
+
+// moved reports whether a LAN that is served has another address now.
+func (g *generation) moved(s wan.State) bool {
+	for _, lan := range s.LANs {
+		running := g.lans[lan.Name]
+		if running != nil && lan.Addr().IsValid() && lan.Addr() != running.place.addr {
+			return true
+		}
+	}
+	return false
 }
 
 func (g *generation) reconcileLAN(ctx context.Context, lan wan.LAN) error {
@@ -156,7 +163,7 @@ func (g *generation) reconcileLAN(ctx context.Context, lan wan.LAN) error {
 		running.stop()
 	}
 	if lan.Index == 0 || !lan.Up || !want.addr.IsValid() {
-		if !g.ready || running != nil {
+		if running != nil || !g.told {
 			g.Log.Infof("%s is not up with an IPv4 address; waiting", lan.Name)
 		}
 		return nil
@@ -169,48 +176,60 @@ func (g *generation) reconcileLAN(ctx context.Context, lan wan.LAN) error {
 		return fmt.Errorf("serve %s: %w", lan.Name, err)
 	}
 	g.lans[lan.Name] = server
+	g.told = false
 	return nil
 }
 
 func (g *generation) tryAgain(lan string, err error) {
-	g.Log.Errorf("serve %s: %v; next try in %v", lan, err, lanRetry)
-	g.retry.Reset(lanRetry)
+	g.Log.Errorf("serve %s: %v; next try in %v", lan, err, g.sys.lanRetry)
+	g.retry.Reset(g.sys.lanRetry)
 }
 
 // lost is told that a LAN's server ended by itself.
 func (g *generation) lost(lan *lanServer) {
-	if g.lans[lan.name] != lan {
-		return
+	if g.lans[lan.name] == lan {
+		delete(g.lans, lan.name)
+		g.tryAgain(lan.name, lan.err)
 	}
-	delete(g.lans, lan.name)
-	g.tryAgain(lan.name, lan.err)
 }
 
-// checkReady reports the start when every LAN that can be served is announced.
+// checkReady says when every LAN that can be served is announced, and reports
+// the start.
 func (g *generation) checkReady() {
-	if g.ready {
-		return
-	}
 	for _, lan := range g.lans {
 		if !lan.announced {
 			return
 		}
 	}
-	g.ready = true
-	g.Log.Infof("Advertisements Sent.  Listening for requests ... ")
+	if !g.told {
+		g.told = true
+		if len(g.lans) > 0 {
+			g.Log.Infof("Advertisements Sent.  Listening for requests ... ")
+		} else {
+			g.Log.Infof("nothing is announced yet: no LAN is up with an address, or upnp = no")
+		}
+	}
 	if !g.served {
 		g.daemon.served = true
-		g.Ready()
+		g.Ready(g.notice())
 	}
 }
 
-// stop ends all LAN servers, after their goodbyes.
-func (g *generation) stop() {
-	g.retry.Stop()
+// notice is what somebody who starts the daemon should know.
+func (g *generation) notice() string {
+	if up := g.devices.State().Uplink; up.Index == 0 {
+		return fmt.Sprintf("EXTIF %s: there is no such device yet; waiting for it", up.Name)
+	}
+	return ""
+}
+
+// stopLANs ends all LAN servers, after their goodbyes.
+func (g *generation) stopLANs() {
 	for _, lan := range g.lans {
 		lan.cancel()
 	}
-	for _, lan := range g.lans {
+	for name, lan := range g.lans {
 		lan.stop()
+		delete(g.lans, name)
 	}
 }

@@ -22,14 +22,15 @@ import (
 
 // Our chains. No other chain is ever flushed or deleted.
 const (
-	mapChain  = "UPNPD"      // nat: DNAT; filter: accept what was mapped
+	preChain  = "UPNPD-PRE"  // nat: marks the connections that mapChain redirects
+	mapChain  = "UPNPD"      // nat: one DNAT a mapping; filter: accept what is marked
 	postChain = "UPNPD-POST" // nat: source ports of mapped hosts, hairpin
 )
 
 const (
 	lockWait    = 5                // seconds, for another program's iptables run
-	waitSeconds = "5"              // the same, as the argument of -w
 	execTimeout = 15 * time.Second // for one run of ours
+	closeWait   = 1                // seconds: at the end somebody waits for us
 )
 
 // IPTablesOptions are linux-igd's options for the rules (PEERS.md 1.2).
@@ -48,6 +49,7 @@ type IPTablesOptions struct {
 // IPTables is a portmap.Firewall. Its methods are called one at a time, as
 // portmap.Table does.
 type IPTables struct {
+	ctx     context.Context // ends what waits for the kernel when the daemon stops
 	opts    IPTablesOptions
 	uplink  string // device name
 	ipt     *iptables.IPTables
@@ -57,9 +59,10 @@ type IPTables struct {
 	rules   ruleset // for the network of the last Sync
 }
 
-// NewIPTables finds the programs, checks that the kernel answers, and removes
-// what an earlier run left behind. uplink is the WAN device's name.
-func NewIPTables(opts IPTablesOptions, uplink string, logf func(string, ...any)) (*IPTables, error) {
+// NewIPTables finds the programs and checks that the kernel answers and has the
+// chains that opts name; it changes nothing. uplink is the WAN device's name.
+// When ctx ends, running programs are killed and all but Close fails.
+func NewIPTables(ctx context.Context, opts IPTablesOptions, uplink string, logf func(string, ...any)) (*IPTables, error) {
 	path, restore, err := programs(opts.Location)
 	if err != nil {
 		return nil, err
@@ -68,18 +71,23 @@ func NewIPTables(opts IPTablesOptions, uplink string, logf func(string, ...any))
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", path, err)
 	}
-	f := &IPTables{opts: opts, uplink: uplink, ipt: ipt, path: path, restore: restore, logf: logf, rules: ruleset{uplink: uplink}}
+	f := &IPTables{ctx: ctx, opts: opts, uplink: uplink, ipt: ipt, path: path, restore: restore, logf: logf, rules: ruleset{uplink: uplink}}
 	if err := f.parents(); err != nil {
 		return nil, err
 	}
-	removed, err := f.remove()
+	return f, nil
+}
+
+// Start removes what an earlier run left behind. Rules come with Sync.
+func (f *IPTables) Start() error {
+	removed, err := f.remove(f.ctx, lockWait)
 	if err != nil {
-		return nil, fmt.Errorf("remove the rules of an earlier run: %w", err)
+		return fmt.Errorf("remove the rules of an earlier run: %w", err)
 	}
 	if removed {
-		logf("firewall: removed the rules that an earlier run left behind")
+		f.logf("firewall: removed the rules that an earlier run left behind")
 	}
-	return f, nil
+	return nil
 }
 
 // programs gives the paths of iptables and of the iptables-restore that
@@ -113,11 +121,20 @@ type jump struct {
 	option               string // that names the parent, for errors
 }
 
+func (j jump) String() string { return j.parent + " -j " + j.chain }
+
+func (j jump) place() string {
+	if j.atEnd {
+		return "-A"
+	}
+	return "-I"
+}
+
 // jumps lists them. The administrator's own redirects come before ours, and
 // ours before the router's masquerading.
 func (f *IPTables) jumps() []jump {
 	list := []jump{
-		{"nat", f.opts.PreroutingChain, mapChain, true, "prerouting_chain_name"},
+		{"nat", f.opts.PreroutingChain, preChain, true, "prerouting_chain_name"},
 		{"nat", "POSTROUTING", postChain, false, ""},
 	}
 	if f.opts.ForwardRules {
@@ -141,85 +158,130 @@ func (f *IPTables) parents() error {
 	return nil
 }
 
-// Change replaces the rules of one mapping in one transaction.
-func (f *IPTables) Change(old, new *portmap.Mapping) error {
-	before, after := f.rules.of(old), f.rules.of(new)
-	if slices.Equal(before, after) {
+// Change replaces the rules of mappings in one transaction, which fails when
+// the jumps to our chains are gone: the mapping would not work.
+func (f *IPTables) Change(remove []portmap.Mapping, add *portmap.Mapping) error {
+	var before, after []rule
+	for i := range remove {
+		before = append(before, f.rules.of(&remove[i])...)
+	}
+	if add != nil {
+		after = f.rules.of(add)
+	}
+	if len(before)+len(after) == 0 {
 		return nil
 	}
 	var in strings.Builder
 	in.WriteString("*nat\n")
-	for _, r := range before {
-		r.write(&in, "-D")
+	for _, j := range f.jumps() {
+		if j.table == "nat" {
+			fmt.Fprintf(&in, "-C %s\n", j)
+		}
 	}
-	for _, r := range after {
-		r.write(&in, r.place())
+	if slices.Equal(before, after) { // a renewal: they must still be there
+		for _, r := range before {
+			r.write(&in, "-C")
+		}
+	} else {
+		for _, r := range before {
+			r.write(&in, "-D")
+		}
+		for _, r := range after {
+			r.write(&in, r.place())
+		}
 	}
 	in.WriteString("COMMIT\n")
-	return f.run(in.String())
+	return f.run(f.ctx, lockWait, in.String())
 }
 
-// Sync rewrites our chains as a whole, each in one transaction of its table,
-// and puts back the jumps to them if somebody removed those.
+// Sync rewrites our chains as a whole and puts back the jumps to them if
+// somebody removed those, in one transaction a table.
 func (f *IPTables) Sync(n portmap.Network, all []portmap.Mapping) error {
 	f.rules = ruleset{uplink: f.uplink, network: n}
-	if err := f.run(f.rules.whole(all, f.opts.ForwardRules)); err != nil {
-		return err
-	}
-	for _, j := range f.jumps() {
-		put := func(table, chain string, rule ...string) error { return f.ipt.InsertUnique(table, chain, 1, rule...) }
-		if j.atEnd {
-			put = f.ipt.AppendUnique
+	missing := map[string]string{}
+	for _, table := range f.tables() {
+		listing, err := f.list(f.ctx, lockWait, table)
+		if err != nil {
+			return err
 		}
-		if err := put(j.table, j.parent, "-j", j.chain); err != nil {
-			return fmt.Errorf("jump from %s to %s: %w", j.parent, j.chain, err)
+		for _, j := range f.jumps() {
+			if j.table == table && !strings.Contains(listing, "\n-A "+j.String()+"\n") {
+				missing[table] += j.place() + " " + j.String() + "\n"
+			}
 		}
 	}
-	return nil
+	return f.run(f.ctx, lockWait, f.rules.whole(all, f.opts.ForwardRules, missing))
 }
 
-// Close removes everything of ours from the kernel.
+// tables are those in which we have chains.
+func (f *IPTables) tables() []string {
+	if f.opts.ForwardRules {
+		return []string{"filter", "nat"}
+	}
+	return []string{"nat"}
+}
+
+// list gives what `iptables -S` prints of a table.
+func (f *IPTables) list(ctx context.Context, wait int, table string) (string, error) {
+	listing, err := f.exec(ctx, f.path, "", "-w", strconv.Itoa(wait), "-t", table, "-S")
+	if err != nil {
+		return "", fmt.Errorf("list table %s: %w", table, err)
+	}
+	return listing, nil
+}
+
+// Close removes everything of ours from the kernel, also after ctx has ended.
 func (f *IPTables) Close() error {
-	_, err := f.remove()
+	_, err := f.remove(context.WithoutCancel(f.ctx), closeWait)
 	return err
 }
 
 // remove takes out our jumps, whichever chain they stand in (an earlier run
 // may have had other options), and then our chains, in one transaction a table.
-func (f *IPTables) remove() (removed bool, err error) {
-	var in strings.Builder
+func (f *IPTables) remove(ctx context.Context, wait int) (removed bool, err error) {
+	var all, emptied strings.Builder
 	for _, table := range []string{"filter", "nat"} {
-		rules, err := f.exec(f.path, "", "-w", waitSeconds, "-t", table, "-S")
+		listing, err := f.list(ctx, wait, table)
 		if err != nil {
-			return false, fmt.Errorf("list table %s: %w", table, err)
+			return false, err
 		}
-		if ours := removal(rules); ours != "" {
+		if empty, chains := removal(listing); empty != "" {
 			removed = true
-			fmt.Fprintf(&in, "*%s\n%sCOMMIT\n", table, ours)
+			fmt.Fprintf(&all, "*%s\n%s%sCOMMIT\n", table, empty, chains)
+			fmt.Fprintf(&emptied, "*%s\n%sCOMMIT\n", table, empty)
 		}
 	}
 	if !removed {
 		return false, nil
 	}
-	return true, f.run(in.String())
+	if err = f.run(ctx, wait, all.String()); err != nil && ctx.Err() == nil {
+		if f.run(ctx, wait, emptied.String()) == nil {
+			f.logf("firewall: our rules are gone, but a chain of ours stays, for a rule of somebody else leads to it (%v)", err)
+			err = nil
+		}
+	}
+	return true, err
 }
 
 // run feeds one input to iptables-restore. Its error names the line that was
-// refused.
-func (f *IPTables) run(input string) error {
-	_, err := f.exec(f.restore, input, "--noflush", "-w", waitSeconds)
+// refused. wait is for other users of iptables, in seconds.
+func (f *IPTables) run(ctx context.Context, wait int, input string) error {
+	_, err := f.exec(ctx, f.restore, input, "--noflush", "-w", strconv.Itoa(wait))
 	return err
 }
 
 // exec runs one of the two programs and gives what it printed.
-func (f *IPTables) exec(path, input string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), execTimeout)
+func (f *IPTables) exec(ctx context.Context, path, input string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, execTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Stdin = strings.NewReader(input)
 	var stdout, stderr strings.Builder
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); err != nil {
+	cmd.WaitDelay = time.Second // for a child of a wrapper that keeps the pipes
+	if err := cmd.Run(); ctx.Err() != nil {
+		return "", fmt.Errorf("%s: %w", path, ctx.Err())
+	} else if err != nil {
 		return "", fmt.Errorf("%s: %w: %s", path, err, explain(stderr.String(), input))
 	}
 	return stdout.String(), nil

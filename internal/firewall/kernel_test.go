@@ -1,11 +1,14 @@
 package firewall
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/linux-igd/upnpd/internal/lab"
 	"github.com/linux-igd/upnpd/internal/portmap"
@@ -35,7 +38,9 @@ func options(iptables string) IPTablesOptions {
 func open(t *testing.T, l *lab.Lab, o IPTablesOptions) (f *IPTables, err error) {
 	t.Helper()
 	doErr := l.Router.Do(func() error {
-		f, err = NewIPTables(o, lab.WANDev, t.Logf)
+		if f, err = NewIPTables(context.Background(), o, lab.WANDev, t.Logf); err == nil {
+			err = f.Start()
+		}
 		return nil
 	})
 	if doErr != nil {
@@ -66,7 +71,7 @@ func TestKernelRules(t *testing.T) {
 		on(t, l, func() error { return f.Change(nil, &web) })
 		on(t, l, func() error { return f.Change(nil, &from) })
 		added := l.Rules(v)
-		wantOrder(t, added, "-s 11.0.0.9/32 -d 11.0.0.2/32 -p tcp -m tcp --dport 18080", "\n-A UPNPD -d 11.0.0.2/32 -p tcp")
+		wantOrder(t, added, "-s 11.0.0.9/32 -p tcp -m tcp --dport 18080", "\n-A UPNPD -p tcp")
 
 		// The whole, written at once, is what the single changes made.
 		on(t, l, func() error { return f.Sync(home, []portmap.Mapping{web, from}) })
@@ -76,12 +81,12 @@ func TestKernelRules(t *testing.T) {
 
 		moved := web
 		moved.InternalPort = 81
-		on(t, l, func() error { return f.Change(&web, &moved) })
+		on(t, l, func() error { return f.Change([]portmap.Mapping{web}, &moved) })
 		if got := l.Rules(v); strings.Contains(got, ":8080") && !strings.Contains(got, "10:81") {
 			t.Errorf("the internal port did not change:\n%s", got)
 		}
-		on(t, l, func() error { return f.Change(&moved, nil) })
-		on(t, l, func() error { return f.Change(&from, nil) })
+		on(t, l, func() error { return f.Change([]portmap.Mapping{moved}, nil) })
+		on(t, l, func() error { return f.Change([]portmap.Mapping{from}, nil) })
 		if got := l.Rules(v); got != empty {
 			t.Errorf("after deletion\n%s\nwant\n%s", got, empty)
 		}
@@ -112,7 +117,7 @@ func TestRefusedChange(t *testing.T) {
 		other := web
 		other.ExternalPort = 1
 		on(t, l, func() error {
-			err := f.Change(&other, &web) // other is not there
+			err := f.Change([]portmap.Mapping{other}, &web) // other is not there
 			if err == nil {
 				return fmt.Errorf("deleting an absent rule: no error")
 			}
@@ -144,7 +149,7 @@ func TestLeftovers(t *testing.T) {
 		}
 		on(t, l, func() error { return f.Sync(home, []portmap.Mapping{web}) })
 		wantOrder(t, l.Rules(v), "-A FORWARD -m conntrack", "-A FORWARD -j UPNPD")
-		if !strings.Contains(l.Rules(v), "-A my_prerouting -j UPNPD") {
+		if !strings.Contains(l.Rules(v), "-A my_prerouting -j UPNPD-PRE") {
 			t.Errorf("no jump from my_prerouting:\n%s", l.Rules(v))
 		}
 		if f, err = open(t, l, options(v)); err != nil { // as after kill -9
@@ -201,4 +206,87 @@ func TestOptionsThatCannotWork(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestLostJump: a change of rules that nobody would reach is refused.
+func TestLostJump(t *testing.T) {
+	variants(t, func(t *testing.T, l *lab.Lab, v string) {
+		f, err := open(t, l, options(v))
+		if err != nil {
+			t.Fatal(err)
+		}
+		on(t, l, func() error { return f.Sync(home, nil) })
+		l.Router.Run(t, v, "-t", "nat", "-F", "PREROUTING")
+		on(t, l, func() error {
+			if f.Change(nil, &web) == nil {
+				return errors.New("the change was taken without the jump")
+			}
+			return f.Sync(home, nil)
+		})
+		on(t, l, func() error { return f.Change(nil, &web) })
+		l.Router.Run(t, v, "-t", "nat", "-F", "UPNPD")
+		on(t, l, func() error {
+			if f.Change([]portmap.Mapping{web}, &web) == nil {
+				return errors.New("a renewal does not see that the rules are gone")
+			}
+			return nil
+		})
+		on(t, l, f.Close)
+	})
+}
+
+// TestStop: when the daemon ends, nothing waits for the lock of iptables.
+func TestStop(t *testing.T) {
+	l := lab.Start(t)
+	dir := t.TempDir()
+	for _, name := range []string{"iptables", "iptables-restore"} {
+		script := fmt.Sprintf("#!/bin/sh\n[ ! -e %s/hang ] || exec sleep 60\nexec /usr/sbin/%s \"$@\"\n", dir, strings.Replace(name, "iptables", "iptables-nft", 1))
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o := options("iptables-nft")
+	o.Location = filepath.Join(dir, "iptables")
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	on(t, l, func() error {
+		f, err := NewIPTables(ctx, o, lab.WANDev, t.Logf)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, "hang"), nil, 0o644); err != nil {
+			return err
+		}
+		time.AfterFunc(100*time.Millisecond, cancel)
+		if err := f.Sync(home, nil); !errors.Is(err, context.Canceled) {
+			return fmt.Errorf("Sync while the daemon ends: %v", err)
+		}
+		if err := os.Remove(filepath.Join(dir, "hang")); err != nil {
+			return err
+		}
+		return f.Close()
+	})
+}
+
+// TestForeignJump: a rule of the administrator that leads to our chain stays,
+// and holds nothing up.
+func TestForeignJump(t *testing.T) {
+	variants(t, func(t *testing.T, l *lab.Lab, v string) {
+		f, err := open(t, l, options(v))
+		if err != nil {
+			t.Fatal(err)
+		}
+		on(t, l, func() error { return f.Sync(home, []portmap.Mapping{web}) })
+		l.Router.Run(t, v, "-I", "FORWARD", "-i", lab.WANDev, "-m", "comment", "--comment", "my \"own\"", "-j", "UPNPD")
+		on(t, l, f.Close)
+		got := l.Rules(v)
+		if strings.Contains(got, "DNAT") || !strings.Contains(got, "-j UPNPD\n") || strings.Contains(got, "-A FORWARD -j UPNPD") {
+			t.Errorf("after Close:\n%s", got)
+		}
+		if f, err = open(t, l, options(v)); err != nil {
+			t.Fatal(err)
+		}
+		on(t, l, func() error { return f.Sync(home, []portmap.Mapping{web}) })
+		on(t, l, f.Close)
+	})
 }

@@ -35,12 +35,18 @@ type ruleset struct {
 	network portmap.Network
 }
 
+// mark is the connmark of the connections that we redirect, the same bit in all
+// backends (DESIGN.md, "Kernel model").
+const mark = "0x10000000"
+
 // of gives the rules of one mapping: its DNAT, and a SNAT that lets the host's
 // own packets leave from the mapped port (SPEC WIP-25: two consoles with the
-// same game). RemoteHost is a real match; its rules stand first. A nil or
-// disabled mapping has no rules, nor has any while the uplink has no address.
+// same game). RemoteHost is a real match; its rules stand first. A
+// disabled mapping has no rules, nor has any while the uplink has no address or
+// the client is no host of a served LAN: addresses change, and what was a host
+// may become the router.
 func (s ruleset) of(m *portmap.Mapping) []rule {
-	if m == nil || !m.Enabled || !s.network.External.IsValid() {
+	if !m.Enabled || !s.network.External.IsValid() || !s.network.OnLink(m.Client) {
 		return nil
 	}
 	proto := strings.ToLower(m.Protocol.String())
@@ -50,26 +56,24 @@ func (s ruleset) of(m *portmap.Mapping) []rule {
 	}
 	specific := m.RemoteHost.IsValid()
 	return []rule{
-		{mapChain, fmt.Sprintf("%s-d %v -p %s --dport %d -j DNAT --to-destination %v:%d",
-			from, s.network.External, proto, m.ExternalPort, m.Client, m.InternalPort), specific},
+		{mapChain, fmt.Sprintf("%s-p %s --dport %d -j DNAT --to-destination %v:%d",
+			from, proto, m.ExternalPort, m.Client, m.InternalPort), specific},
 		{postChain, fmt.Sprintf("%s-o %s -s %v -p %s --sport %d -j SNAT --to-source %v:%d",
 			to, s.uplink, m.Client, proto, m.InternalPort, s.network.External, m.ExternalPort), specific},
 	}
 }
 
 // whole is the iptables-restore input that makes our chains equal to the
-// mappings, whatever they held before.
-func (s ruleset) whole(all []portmap.Mapping, forward bool) string {
+// mappings, whatever they held before, with further lines for each table.
+func (s ruleset) whole(all []portmap.Mapping, forward bool, further map[string]string) string {
 	var b strings.Builder
 	if forward {
 		fmt.Fprintf(&b, "*filter\n:%s - [0:0]\n", mapChain)
-		for _, r := range s.accept() {
-			r.write(&b, "-A")
-		}
-		b.WriteString("COMMIT\n")
+		fmt.Fprintf(&b, "-A %s -m connmark --mark %s/%s -m conntrack --ctstate DNAT -j ACCEPT\n%sCOMMIT\n",
+			mapChain, mark, mark, further["filter"])
 	}
-	fmt.Fprintf(&b, "*nat\n:%s - [0:0]\n:%s - [0:0]\n", mapChain, postChain)
-	for _, r := range s.hairpin() {
+	fmt.Fprintf(&b, "*nat\n:%s - [0:0]\n:%s - [0:0]\n:%s - [0:0]\n", preChain, mapChain, postChain)
+	for _, r := range slices.Concat(s.enter(forward), s.hairpin()) {
 		r.write(&b, "-A")
 	}
 	for i := range all {
@@ -77,17 +81,28 @@ func (s ruleset) whole(all []portmap.Mapping, forward bool) string {
 			r.write(&b, r.place())
 		}
 	}
-	b.WriteString("COMMIT\n")
+	b.WriteString(further["nat"] + "COMMIT\n")
 	return b.String()
 }
 
-// accept lets through what was redirected from the uplink's address, in both
-// directions: connections that we mapped, and no other destination.
-func (s ruleset) accept() []rule {
+// enter leads what comes to the uplink's address through the mappings. DNAT ends
+// the traversal, so the mark stays on what was redirected and on nothing else:
+// the administrator's own redirects get no way past the forward chain. Without
+// forward rules nobody looks at the mark.
+func (s ruleset) enter(marked bool) []rule {
 	if !s.network.External.IsValid() {
 		return nil
 	}
-	return []rule{{mapChain, fmt.Sprintf("-m conntrack --ctstate DNAT --ctorigdst %v -j ACCEPT", s.network.External), false}}
+	to := fmt.Sprintf("-d %v ", s.network.External)
+	rules := []rule{
+		{preChain, to + "-j CONNMARK --set-xmark " + mark + "/" + mark, false},
+		{preChain, to + "-j " + mapChain, false},
+		{preChain, to + "-j CONNMARK --set-xmark 0x0/" + mark, false},
+	}
+	if !marked {
+		return rules[1:2]
+	}
+	return rules
 }
 
 // hairpin makes a LAN host reach another one by the external address: the
@@ -109,12 +124,13 @@ func (s ruleset) hairpin() []rule {
 	return rules
 }
 
-// removal gives the iptables-restore lines that take our jumps and chains out
-// of a table, which `iptables -S` printed; "" when there are none.
-func removal(listing string) string {
+// removal gives iptables-restore lines for a table that `iptables -S` printed:
+// those that take out our jumps and empty our chains, and those that delete the
+// chains. Both are "" when there is nothing of ours.
+func removal(listing string) (empty, deleted string) {
 	var jumps, flush, chains strings.Builder
 	for _, line := range strings.Split(listing, "\n") {
-		for _, ours := range []string{mapChain, postChain} {
+		for _, ours := range []string{preChain, mapChain, postChain} {
 			if line == "-N "+ours {
 				fmt.Fprintf(&flush, "-F %s\n", ours)
 				fmt.Fprintf(&chains, "-X %s\n", ours)
@@ -124,5 +140,5 @@ func removal(listing string) string {
 			}
 		}
 	}
-	return jumps.String() + flush.String() + chains.String()
+	return jumps.String() + flush.String(), chains.String()
 }

@@ -2,6 +2,7 @@ package firewall
 
 import (
 	"net/netip"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -38,20 +39,21 @@ func TestRules(t *testing.T) {
 		want string
 	}{
 		{"TCP", home, &web, `
--A UPNPD -d 11.0.0.2 -p tcp --dport 18080 -j DNAT --to-destination 192.168.77.10:8080
+-A UPNPD -p tcp --dport 18080 -j DNAT --to-destination 192.168.77.10:8080
 -A UPNPD-POST -o wan0 -s 192.168.77.10 -p tcp --sport 8080 -j SNAT --to-source 11.0.0.2:18080
 `},
 		{"WIP-25: UDP leaves from the mapped port", home, &game, `
--A UPNPD -d 11.0.0.2 -p udp --dport 3075 -j DNAT --to-destination 192.168.77.10:3074
+-A UPNPD -p udp --dport 3075 -j DNAT --to-destination 192.168.77.10:3074
 -A UPNPD-POST -o wan0 -s 192.168.77.10 -p udp --sport 3074 -j SNAT --to-source 11.0.0.2:3075
 `},
 		{"WIP-9: RemoteHost is a match, and comes first", home, &from, `
--I UPNPD -s 11.0.0.1 -d 11.0.0.2 -p tcp --dport 18080 -j DNAT --to-destination 192.168.77.10:8080
+-I UPNPD -s 11.0.0.1 -p tcp --dport 18080 -j DNAT --to-destination 192.168.77.10:8080
 -I UPNPD-POST -d 11.0.0.1 -o wan0 -s 192.168.77.10 -p tcp --sport 8080 -j SNAT --to-source 11.0.0.2:18080
 `},
 		{"WIP-12: disabled", home, &disabled, "\n"},
+		{"the client's address is now the router's", portmap.Network{External: addr("11.0.0.2"), LANs: []netip.Prefix{prefix("192.168.77.10/24")}}, &web, "\n"},
+		{"the LAN is another now", portmap.Network{External: addr("11.0.0.2"), LANs: []netip.Prefix{prefix("10.5.5.1/24")}}, &web, "\n"},
 		{"no uplink", portmap.Network{}, &web, "\n"},
-		{"none", home, nil, "\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var b strings.Builder
@@ -71,22 +73,27 @@ func TestWhole(t *testing.T) {
 	s := ruleset{uplink: "wan0", network: n}
 	const want = `*filter
 :UPNPD - [0:0]
--A UPNPD -m conntrack --ctstate DNAT --ctorigdst 11.0.0.2 -j ACCEPT
+-A UPNPD -m connmark --mark 0x10000000/0x10000000 -m conntrack --ctstate DNAT -j ACCEPT
 COMMIT
 *nat
+:UPNPD-PRE - [0:0]
 :UPNPD - [0:0]
 :UPNPD-POST - [0:0]
+-A UPNPD-PRE -d 11.0.0.2 -j CONNMARK --set-xmark 0x10000000/0x10000000
+-A UPNPD-PRE -d 11.0.0.2 -j UPNPD
+-A UPNPD-PRE -d 11.0.0.2 -j CONNMARK --set-xmark 0x0/0x10000000
 -A UPNPD-POST -s 192.168.77.0/24 ! -o wan0 -m conntrack --ctstate DNAT --ctorigdst 11.0.0.2 -j MASQUERADE
 -A UPNPD-POST -s 10.0.0.0/8 ! -o wan0 -m conntrack --ctstate DNAT --ctorigdst 11.0.0.2 -j MASQUERADE
--A UPNPD -d 11.0.0.2 -p tcp --dport 18080 -j DNAT --to-destination 192.168.77.10:8080
+-A UPNPD -p tcp --dport 18080 -j DNAT --to-destination 192.168.77.10:8080
 -A UPNPD-POST -o wan0 -s 192.168.77.10 -p tcp --sport 8080 -j SNAT --to-source 11.0.0.2:18080
 COMMIT
 `
-	if got := s.whole([]portmap.Mapping{web}, true); got != want {
+	if got := s.whole([]portmap.Mapping{web}, true, nil); got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
 	}
-	if got := s.whole([]portmap.Mapping{web}, false); got != want[strings.Index(want, "*nat"):] {
-		t.Errorf("without forward rules: got\n%s", got)
+	unmarked := regexp.MustCompile(`(?m)^.*CONNMARK.*\n`).ReplaceAllString(want[strings.Index(want, "*nat"):], "")
+	if got := s.whole([]portmap.Mapping{web}, false, nil); got != unmarked {
+		t.Errorf("without forward rules: got\n%swant\n%s", got, unmarked)
 	}
 }
 

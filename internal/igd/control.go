@@ -40,12 +40,10 @@ var (
 	errServiceID     = upnpError{721, "InvalidServiceID"}
 )
 
-// maxErrorTextBytes keeps errorDescription shorter than 256 (SPEC SOAP-10).
-const maxErrorTextBytes = 255
-
 // call is one action request with its arguments typed.
 type call struct {
 	from   netip.Addr // the control point
+	action string
 	values map[string]value
 }
 
@@ -97,14 +95,21 @@ func (s *Server) handleControl(svc *service, req *httpmsg.Request) *httpmsg.Resp
 	if typ != svc.typ || a == nil {
 		return fault(errInvalidAction.with("%s has no %s#%s", svc.id, typ, name))
 	}
-	values, err := svc.parseArgs(a, body)
-	if err == nil {
-		var out []string
-		if out, err = a.do(s, &call{req.Remote.Addr(), values}); err == nil {
-			return success(typ, a, out)
-		}
+	c := &call{from: req.Remote.Addr(), action: name}
+	if c.values, err = svc.parseArgs(a, body); err != nil {
+		return fault(s.refuse(c, err))
 	}
-	return fault(err)
+	out, err := a.do(s, c)
+	if err != nil {
+		return fault(err)
+	}
+	return success(typ, a, out)
+}
+
+// refuse logs a request that is refused before the table hears of it.
+func (s *Server) refuse(c *call, err error) error {
+	s.table.Refused(c.from, c.action, err)
+	return err
 }
 
 func isXML(contentType string) bool {
@@ -126,11 +131,7 @@ func fault(err error) *httpmsg.Response {
 	if !ok {
 		e = errActionFailed.with("%v", err)
 	}
-	text := e.text
-	if len(text) > maxErrorTextBytes {
-		text = strings.ToValidUTF8(text[:maxErrorTextBytes], "")
-	}
-	return controlResponse(500, soap.AppendFault(nil, e.code, text))
+	return controlResponse(500, soap.AppendFault(nil, e.code, e.text))
 }
 
 func controlResponse(status int, body []byte) *httpmsg.Response {

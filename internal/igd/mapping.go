@@ -59,22 +59,31 @@ func (s *Server) target(m portmap.Mapping) []string {
 }
 
 func (s *Server) addPortMapping(c *call) ([]string, error) {
+	req, err := mappingRequest(c)
+	if err != nil {
+		return nil, s.refuse(c, err)
+	}
+	_, err = s.table.Map(req)
+	return nil, mapError(err)
+}
+
+func mappingRequest(c *call) (portmap.Request, error) {
 	k, err := mappingKey(c)
 	if err != nil {
-		return nil, err
+		return portmap.Request{}, err
 	}
 	client, err := internalClient(c)
 	if err != nil {
-		return nil, err
+		return portmap.Request{}, err
 	}
 	if k.ExternalPort == 0 {
-		return nil, errWildcardPort // WIP-6
+		return portmap.Request{}, errWildcardPort // WIP-6
 	}
 	internal := c.ui2("NewInternalPort")
 	if internal == 0 {
-		return nil, errInvalidArgs.with("NewInternalPort is 0") // WIP-7
+		return portmap.Request{}, errInvalidArgs.with("NewInternalPort is 0") // WIP-7
 	}
-	_, err = s.table.Map(portmap.Request{
+	return portmap.Request{
 		Mapping: portmap.Mapping{
 			Key: k, Client: client, InternalPort: internal,
 			Enabled:     c.boolean("NewEnabled"),
@@ -82,8 +91,7 @@ func (s *Server) addPortMapping(c *call) ([]string, error) {
 		},
 		Lease: time.Duration(c.ui4("NewLeaseDuration")) * time.Second,
 		From:  c.from,
-	})
-	return nil, mapError(err)
+	}, nil
 }
 
 // mapError gives the code of WANIPConnection:1 for a refused mapping. That
@@ -105,7 +113,7 @@ func mapError(err error) error {
 func (s *Server) deletePortMapping(c *call) ([]string, error) {
 	k, err := mappingKey(c)
 	if err != nil {
-		return nil, err
+		return nil, s.refuse(c, err)
 	}
 	switch err := s.table.Unmap(k, c.from); {
 	case err == nil:

@@ -11,7 +11,7 @@ import (
 
 type noKernel struct{}
 
-func (noKernel) Change(_, _ *portmap.Mapping) error                { return nil }
+func (noKernel) Change([]portmap.Mapping, *portmap.Mapping) error  { return nil }
 func (noKernel) Sync(_ portmap.Network, _ []portmap.Mapping) error { return nil }
 
 // BenchmarkMapUnmap makes and ends one mapping in a table that has many: the

@@ -14,16 +14,14 @@ import (
 
 // retryEvery is the pause before a Sync that failed is tried again: a fault that
 // ends is repaired within a second.
-const retryEvery = 500 * time.Millisecond
+const retryEvery = time.Second
 
 // tick does what is due and says how long Run may sleep; false: for ever.
 func (t *Table) tick() (time.Duration, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
-	for len(t.leases) > 0 && t.leases[0].Deadline <= now {
-		t.expire(t.leases[0])
-	}
+	t.expire(now)
 	if t.stale && t.retryAt <= now {
 		t.sync()
 	}
@@ -37,31 +35,36 @@ func (t *Table) tick() (time.Duration, bool) {
 	return max(next, 0), next >= 0
 }
 
-// expire ends a lease. A kernel that refuses does not keep the lease alive:
-// the mapping is gone from the table, and Run repairs the kernel. While that
-// is due, there is nothing to tell it but the whole.
-func (t *Table) expire(e *entry) {
-	t.remove(e)
-	if !t.stale {
-		if err := t.fw.Change(&e.Mapping, nil); err != nil {
-			t.outdated(err)
-		}
+// expire ends the leases that are due. A kernel that refuses does not keep them
+// alive: the mappings are gone from the table, and Run repairs the kernel.
+func (t *Table) expire(now time.Duration) {
+	var due []Mapping
+	for len(t.leases) > 0 && t.leases[0].Deadline <= now {
+		e := t.leases[0]
+		t.remove(e)
+		t.logf("ExpireMapping: Proto:%v Port:%d", e.Protocol, e.ExternalPort)
+		due = append(due, e.Mapping)
 	}
-	t.logf("ExpireMapping: Proto:%v Port:%d", e.Protocol, e.ExternalPort)
+	if len(due) == 0 || t.stale { // while a Sync is due, there is nothing to tell but the whole
+		return
+	}
+	if err := t.fw.Change(due, nil); err != nil {
+		t.outdated(err)
+	}
 }
 
 // change tells the firewall. Somebody may have flushed our rules, so that the
 // kernel refuses: then they are put back, and the change is tried once more. A
 // kernel that is known to differ gets the whole first, since Change builds on
 // what the table says is there.
-func (t *Table) change(old, new *Mapping) error {
-	if !t.stale && t.fw.Change(old, new) == nil {
+func (t *Table) change(remove []Mapping, add *Mapping) error {
+	if !t.stale && t.fw.Change(remove, add) == nil {
 		return nil
 	}
 	err := t.fw.Sync(t.network, t.list())
 	if err == nil {
 		t.repaired()
-		err = t.fw.Change(old, new)
+		err = t.fw.Change(remove, add)
 	} else if !t.stale {
 		t.outdated(err) // only once: clients shall not set the pace of Run's retries
 	}
@@ -72,12 +75,14 @@ func (t *Table) change(old, new *Mapping) error {
 }
 
 // sync makes the kernel equal to the table, now or at a later try.
-func (t *Table) sync() {
-	if err := t.fw.Sync(t.network, t.list()); err != nil {
+func (t *Table) sync() error {
+	err := t.fw.Sync(t.network, t.list())
+	if err != nil {
 		t.outdated(err)
-		return
+		return err
 	}
 	t.repaired()
+	return nil
 }
 
 func (t *Table) repaired() {
@@ -145,12 +150,12 @@ func (t *Table) list() []Mapping {
 	return all
 }
 
-// mapping gives the entry's mapping, nil for no entry.
-func (e *entry) mapping() *Mapping {
+// mappings gives the entry's mapping, none for no entry.
+func (e *entry) mappings() []Mapping {
 	if e == nil {
 		return nil
 	}
-	return &e.Mapping
+	return []Mapping{e.Mapping}
 }
 
 // leaseHeap orders entries by deadline (container/heap).

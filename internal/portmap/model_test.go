@@ -231,7 +231,7 @@ func TestModel(t *testing.T) {
 				// ... and the kernel too, within a second after the last of them.
 				a.broken, a.unsure = false, false
 				w.fw.Break(false)
-				after(time.Second)
+				after(2 * time.Second)
 				w.Sync() // uses up refusals that were still to come
 				w.Sync()
 				w.Sync()

@@ -84,7 +84,7 @@ func (p Policy) permit(n Network, req *Request) error {
 	if req.ExternalPort == 0 || req.InternalPort == 0 || req.Protocol != TCP && req.Protocol != UDP {
 		return fmt.Errorf("%w: only single ports of TCP or UDP can be mapped", ErrDenied) // SPEC WIP-6, WIP-7, WIP-10
 	}
-	if !n.onLink(req.Client) {
+	if !n.OnLink(req.Client) {
 		return fmt.Errorf("%w: %v", ErrNotLANHost, req.Client)
 	}
 	if p.Secure && req.Client != req.From {

@@ -90,9 +90,9 @@ type Network struct {
 	LANs     []netip.Prefix // the router's own addresses on served LANs, with their prefix lengths
 }
 
-// onLink reports whether a is a host of a served LAN that is not the router:
+// OnLink reports whether a is a host of a served LAN that is not the router:
 // in a prefix, and none of the router's, network or broadcast addresses.
-func (n Network) onLink(a netip.Addr) bool {
+func (n Network) OnLink(a netip.Addr) bool {
 	if !a.IsValid() || a.IsMulticast() || a.IsUnspecified() || a == n.External {
 		return false
 	}
@@ -125,9 +125,9 @@ func lastAddr(p netip.Prefix) netip.Addr {
 // Firewall is the kernel's side of the table. Both methods are atomic: on
 // error the kernel is as it was before.
 type Firewall interface {
-	// Change takes old out of the kernel and puts new in, as one change.
-	// Either may be nil.
-	Change(old, new *Mapping) error
+	// Change takes mappings out of the kernel and puts one in (nil: none), as
+	// one change.
+	Change(remove []Mapping, add *Mapping) error
 	// Sync makes the kernel equal to exactly these mappings, without a gap
 	// for those that it has already.
 	Sync(n Network, all []Mapping) error

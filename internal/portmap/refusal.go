@@ -21,6 +21,14 @@ type refusalBudget struct {
 	omitted int
 }
 
+// Refused logs a request of the host from that its protocol refused before the
+// table was asked, in the same measure as refusals of the table.
+func (t *Table) Refused(from netip.Addr, what string, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.refuse(from, what, err)
+}
+
 func (t *Table) refuse(from netip.Addr, what string, err error) {
 	if omitted, ok := t.refusals.take(from, t.now()); ok {
 		if omitted > 0 {

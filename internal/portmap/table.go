@@ -96,14 +96,19 @@ func (t *Table) mapLocked(req *Request) (Mapping, error) {
 	lease := t.policy.lease(req.Lease, time.Now())
 	m.Deadline = t.now() + lease
 
-	if err := t.change(old.mapping(), &m); err != nil {
+	if err := t.change(old.mappings(), &m); err != nil {
 		return Mapping{}, err
 	}
-	if old != nil {
+	if old == nil {
+		t.insert(&entry{Mapping: m})
+	} else {
+		before := old.Mapping
 		old.Mapping = m
 		t.leases.moved(old)
-	} else {
-		t.insert(&entry{Mapping: m})
+		if before.Deadline = m.Deadline; before == m { // a renewal is no news
+			t.awaken()
+			return m, nil
+		}
 	}
 	t.awaken()
 	t.logf("AddPortMap: RemoteHost: %s Prot: %v ExtPort: %d Int: %v.%d Lease: %d s Desc: %q",
@@ -167,7 +172,7 @@ func (t *Table) unmapLocked(k Key, from netip.Addr) error {
 	if t.policy.Secure && e.Client != from {
 		return fmt.Errorf("%w: it belongs to %v", ErrNotAuthorized, e.Client)
 	}
-	if err := t.change(&e.Mapping, nil); err != nil {
+	if err := t.change(e.mappings(), nil); err != nil {
 		return err
 	}
 	t.remove(e)
@@ -231,23 +236,24 @@ func (t *Table) SetPolicy(p Policy) {
 }
 
 // SetNetwork tells the table where the router now is, and makes the kernel
-// follow if that changed.
-func (t *Table) SetNetwork(n Network) {
+// follow if that changed. If the kernel refuses, the error says why, and Run
+// tries again until it does not.
+func (t *Table) SetNetwork(n Network) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.network.External == n.External && slices.Equal(t.network.LANs, n.LANs) {
-		return
+		return nil
 	}
 	t.network = Network{External: n.External, LANs: slices.Clone(n.LANs)}
-	t.sync()
+	return t.sync()
 }
 
-// SetFirewall replaces the firewall after a reload and makes it equal to the
-// table.
-func (t *Table) SetFirewall(fw Firewall) {
+// ReplaceFirewall makes the firewall that replace gives equal to the table.
+// While replace runs, nobody uses either firewall.
+func (t *Table) ReplaceFirewall(replace func() Firewall) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.fw = fw
+	t.fw = replace()
 	t.sync()
 }
 

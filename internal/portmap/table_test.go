@@ -325,14 +325,16 @@ func TestNetwork(t *testing.T) {
 	}
 }
 
-// TestSetFirewall: another firewall gets everything (HUP).
-func TestSetFirewall(t *testing.T) {
+// TestReplaceFirewall: another firewall gets everything (HUP).
+func TestReplaceFirewall(t *testing.T) {
 	w := newWorld(t, nil)
 	w.mustMap(ask(ann, 5000))
 	w.mustMap(ask(bob, 5001))
-	w.fw.Close()
-	w.fw = portmaptest.New(t)
-	w.SetFirewall(w.fw)
+	w.ReplaceFirewall(func() portmap.Firewall {
+		w.fw.Close()
+		w.fw = portmaptest.New(t)
+		return w.fw
+	})
 	w.checkKernel()
 	if w.fw.External() != home.External || w.Len() != 2 {
 		t.Errorf("external %v, %d mappings", w.fw.External(), w.Len())

@@ -97,7 +97,8 @@ type running struct {
 	*fakeConn
 	stop      context.CancelFunc
 	done      chan error
-	announced []time.Duration
+	announced []time.Duration // successes
+	refused   error           // what announced was told instead
 	logged    []string
 }
 
@@ -118,7 +119,11 @@ func start(t *testing.T, cfg Config) *running {
 	t.Cleanup(stop)
 	s := New(cfg, testLAN(), r)
 	go func() {
-		r.done <- s.Run(ctx, func() { r.announced = append(r.announced, time.Since(r.begun)) })
+		r.done <- s.Run(ctx, func(err error) {
+			if r.refused = err; err == nil {
+				r.announced = append(r.announced, time.Since(r.begun))
+			}
+		})
 	}()
 	return r
 }

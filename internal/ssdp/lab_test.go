@@ -94,7 +94,13 @@ func serveLab(t *testing.T, l *lab.Lab) (announced <-chan struct{}, stop func())
 	s := New(cfg, lan, u)
 	ctx, cancel := context.WithCancel(context.Background())
 	told, done := make(chan struct{}), make(chan error, 1)
-	go func() { done <- s.Run(ctx, func() { close(told) }) }()
+	go func() {
+		done <- s.Run(ctx, func(err error) {
+			if err == nil {
+				close(told)
+			}
+		})
+	}()
 	end := func() {
 		cancel()
 		if err := <-done; err != nil {

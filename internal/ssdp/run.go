@@ -26,10 +26,10 @@ const (
 
 // Run announces the devices, answers searches from the first moment and, when
 // ctx ends, says goodbye and returns nil. announced, if not nil, is called
-// once, after the first full alive set has been sent (SSDP-30). Run returns an
-// error, after goodbye, when the socket can no longer be read. It may be
-// called once.
-func (s *Server) Run(ctx context.Context, announced func()) error {
+// once, after the first alive set (SSDP-30): with nil when it has been sent
+// whole, or with the error; Run then goes on trying. Run returns an error, after
+// goodbye, when the socket can no longer be read. It may be called once.
+func (s *Server) Run(ctx context.Context, announced func(error)) error {
 	reading, stop := context.WithCancel(ctx)
 	broken := make(chan error, 1)
 	go func() {
@@ -45,7 +45,7 @@ func (s *Server) Run(ctx context.Context, announced func()) error {
 }
 
 // serve sends what is due until ctx ends or reading fails.
-func (s *Server) serve(ctx context.Context, announced func(), broken <-chan error) error {
+func (s *Server) serve(ctx context.Context, announced func(error), broken <-chan error) error {
 	var pending queue
 	sets := newAnnouncer(time.Now(), s.cfg.Refresh, s.cfg.Rand)
 	var failing bool // the last answer could not be sent: said once
@@ -73,8 +73,10 @@ func (s *Server) serve(ctx context.Context, announced func(), broken <-chan erro
 			failing = err != nil
 		})
 		if !sets.at.After(now) {
-			if s.announce(ctx, sets) && announced != nil {
-				announced()
+			alive := sets.alive
+			err := s.announce(ctx, sets)
+			if alive && announced != nil {
+				announced(err)
 				announced = nil
 			}
 		}
@@ -86,16 +88,14 @@ func (s *Server) serve(ctx context.Context, announced func(), broken <-chan erro
 	}
 }
 
-// announce sends the set that is due and tells whether it was a full alive
-// set.
-func (s *Server) announce(ctx context.Context, sets *announcer) bool {
-	alive := sets.alive
-	err := s.sendSet(ctx, alive)
+// announce sends the set that is due.
+func (s *Server) announce(ctx context.Context, sets *announcer) error {
+	err := s.sendSet(ctx, sets.alive)
 	if err != nil && ctx.Err() == nil {
 		s.cfg.Logf("ssdp: announce %s: %v", s.lan.Addr, err)
 	}
 	sets.sent(time.Now(), err != nil)
-	return alive && err == nil
+	return err
 }
 
 // sendSet sends one alive or byebye set, whole and as fast as possible.

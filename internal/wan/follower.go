@@ -34,15 +34,16 @@ type Follower struct {
 }
 
 // Follow opens rtnetlink and reads the devices for the first time; nothing
-// that happens after that is missed. now is the boot clock. The error says
+// that happens after that is missed. uplink names the device; if it is what an
+// earlier Follower knew, Since goes on. now is the boot clock. The error says
 // that a name is impossible or that rtnetlink cannot be used; absent devices
 // are no error.
-func Follow(extif string, intifs []string, now func() time.Duration, logf func(string, ...any)) (*Follower, error) {
+func Follow(uplink Uplink, intifs []string, now func() time.Duration, logf func(string, ...any)) (*Follower, error) {
 	f := &Follower{
-		names: append([]string{extif}, intifs...),
+		names: append([]string{uplink.Name}, intifs...),
 		now:   now,
 		logf:  logf,
-		state: State{Uplink: Uplink{Name: extif}},
+		state: State{Uplink: uplink},
 	}
 	for _, name := range f.names {
 		if len(name) == 0 || len(name) >= unix.IFNAMSIZ {

@@ -358,10 +358,10 @@ func dialed(t *testing.T) *sockets {
 
 func TestFollowNames(t *testing.T) {
 	for _, name := range []string{"", "sixteen-bytes-xx"} {
-		if _, err := Follow(name, nil, nil, nil); err == nil {
+		if _, err := Follow(Uplink{Name: name}, nil, nil, nil); err == nil {
 			t.Errorf("uplink %q: no error", name)
 		}
-		if _, err := Follow("eth1", []string{name}, nil, nil); err == nil {
+		if _, err := Follow(Uplink{Name: "eth1"}, []string{name}, nil, nil); err == nil {
 			t.Errorf("LAN %q: no error", name)
 		}
 	}

@@ -58,7 +58,7 @@ func follow(t *testing.T, extif string, intifs ...string) *world {
 	t.Helper()
 	w := &world{t: t, log: new(logbook), states: make(chan State, 1000)}
 	var err error
-	if w.Follower, err = Follow(extif, intifs, new(bootClock).now, w.log.logf); err != nil {
+	if w.Follower, err = Follow(Uplink{Name: extif}, intifs, new(bootClock).now, w.log.logf); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

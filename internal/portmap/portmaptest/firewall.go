@@ -48,7 +48,7 @@ func New(t testing.TB) *Firewall {
 }
 
 // Change is portmap.Firewall's.
-func (f *Firewall) Change(old, new *portmap.Mapping) error {
+func (f *Firewall) Change(remove []portmap.Mapping, add *portmap.Mapping) error {
 	f.t.Helper()
 	if !f.busy.TryLock() {
 		return f.misuse("Change during another call")
@@ -60,22 +60,22 @@ func (f *Firewall) Change(old, new *portmap.Mapping) error {
 		return err
 	}
 	next := maps.Clone(f.mappings)
-	if old != nil {
+	for _, old := range remove {
 		has, ok := next[old.Key]
 		if !ok && f.lost {
 			return ErrLost
 		}
-		if !ok || has != *old {
-			return f.misuse("Change takes out %+v, the kernel has %+v", *old, has)
+		if !ok || has != old {
+			return f.misuse("Change takes out %+v, the kernel has %+v", old, has)
 		}
 		delete(next, old.Key)
 	}
-	if new != nil {
-		if err := f.add(next, *new); err != nil {
+	if add != nil {
+		if err := f.add(next, *add); err != nil {
 			return err
 		}
 	}
-	if old == nil && new == nil {
+	if len(remove) == 0 && add == nil {
 		return f.misuse("Change of nothing")
 	}
 	f.mappings = next

@@ -33,8 +33,8 @@ func TestFirewallIsStrict(t *testing.T) {
 	changed.Description = "changed"
 	nobody := mapping("10.0.0.1", 0)
 	for name, use := range map[string]func(f *Firewall) error{
-		"change of a mapping that it does not have": func(f *Firewall) error { return f.Change(&b, nil) },
-		"change of a mapping that is different":     func(f *Firewall) error { return f.Change(&changed, nil) },
+		"change of a mapping that it does not have": func(f *Firewall) error { return f.Change([]portmap.Mapping{b}, nil) },
+		"change of a mapping that is different":     func(f *Firewall) error { return f.Change([]portmap.Mapping{changed}, nil) },
 		"adding one that it has":                    func(f *Firewall) error { return f.Change(nil, &a) },
 		"adding another client's port":              func(f *Firewall) error { return f.Change(nil, &other) },
 		"adding port 0":                             func(f *Firewall) error { return f.Change(nil, &nobody) },
@@ -73,7 +73,7 @@ func TestFirewallRefuses(t *testing.T) {
 	if err := f.Change(nil, &a); err != nil {
 		t.Fatal(err)
 	}
-	if err := f.Change(&a, nil); !errors.Is(err, ErrRefused) || len(f.Mappings()) != 1 {
+	if err := f.Change([]portmap.Mapping{a}, nil); !errors.Is(err, ErrRefused) || len(f.Mappings()) != 1 {
 		t.Errorf("the second call: %v, %v", err, f.Mappings())
 	}
 	f.Break(true)
@@ -84,7 +84,7 @@ func TestFirewallRefuses(t *testing.T) {
 	}
 	f.Break(false)
 	f.Lose()
-	if err := f.Change(&a, nil); !errors.Is(err, ErrLost) {
+	if err := f.Change([]portmap.Mapping{a}, nil); !errors.Is(err, ErrLost) {
 		t.Errorf("after Lose: %v", err)
 	}
 	n := portmap.Network{External: netip.MustParseAddr("11.0.0.2")}

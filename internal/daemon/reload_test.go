@@ -1,0 +1,172 @@
+package daemon
+
+import (
+	"errors"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/linux-igd/upnpd/internal/config"
+	"github.com/linux-igd/upnpd/internal/igd"
+	"github.com/linux-igd/upnpd/internal/wan"
+)
+
+func TestSignals(t *testing.T) {
+	w := startLoopback(t)
+	c := w.client(1)
+	c.add("TCP", 18080, w.served(), 0)
+	w.reloadGives(testConfig(t, "--deny", "2000 0.0.0.0/0 0-65535"), nil)
+	w.signals <- unix.SIGHUP
+	until(t, "the new rule is in force", func() bool { return c.add("TCP", 2000, w.served(), 0) == 718 })
+	if got := w.reaches("TCP", 18080); got != 1 {
+		t.Errorf("after HUP the mapping reaches %d, want 1", got)
+	}
+	w.reloadGives(nil, errors.New("upnpd.conf:3: no"))
+	w.signals <- unix.SIGHUP
+	until(t, "the fault is logged", func() bool {
+		return strings.Contains(w.log.String(), "reload: upnpd.conf:3: no; the old configuration stays")
+	})
+	w.reloadGives(testConfig(t, "--friendly-name", "Other"), nil)
+	location := strings.TrimSuffix(c.control, "/upnp/control/WANIPConn1") + "/gatedesc.xml"
+	w.signals <- unix.SIGHUP
+	until(t, "it starts anew", func() bool { return strings.Count(w.log.String(), "Advertisements Sent") == 2 })
+	if doc := c.get(location); !strings.Contains(doc, "<friendlyName>Other<") {
+		t.Errorf("the name did not change:\n%s", doc)
+	}
+	if got := w.reaches("TCP", 18080); got != 1 {
+		t.Errorf("after a new start the mapping reaches %d, want 1", got)
+	}
+	w.reloadGives(testConfig(t, "--friendly-name", "Other", "--forward-rules-append", "yes"), nil)
+	w.signals <- unix.SIGHUP
+	until(t, "another firewall has the mapping", func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.fws == 2 && len(w.fw.Mappings()) == 1
+	})
+	w.signals <- unix.SIGUSR1
+	until(t, "USR1 deletes all", func() bool { return w.reaches("TCP", 18080) == 0 })
+	w.stop()
+}
+
+// TestRefusedReload: a configuration that cannot work changes nothing.
+func TestRefusedReload(t *testing.T) {
+	w := startLoopback(t)
+	c := w.client(1)
+	c.add("TCP", 18080, w.served(), 0)
+	missing := testConfig(t)
+	missing.IntIfs = []string{"nosuch"}
+	missing.Places = []string{"f:3: intif ="}
+	for _, tt := range []struct {
+		next *config.Config
+		want string
+	}{
+		{missing, `reload: f:3: intif = "nosuch": there is no such device`},
+		{testConfig(t, "--forward-chain-name", "NOPE"), "reload: no chain NOPE"},
+		{testConfig(t, "--port", "5000"), "reload: port = 5000: taken"},
+	} {
+		w.mu.Lock()
+		w.portTaken = errors.New("taken")
+		w.mu.Unlock()
+		w.reloadGives(tt.next, nil)
+		w.signals <- unix.SIGHUP
+		until(t, tt.want, func() bool { return strings.Contains(w.log.String(), tt.want) })
+		if got := w.reaches("TCP", 18080); got != 1 {
+			t.Errorf("%s: the mapping reaches %d, want 1", tt.want, got)
+		}
+		if code := c.add("TCP", 18080, w.served(), 0); code != 0 {
+			t.Errorf("%s: AddPortMapping: error %d", tt.want, code)
+		}
+	}
+	if w.fws != 1 {
+		t.Errorf("%d firewalls were started, want 1", w.fws)
+	}
+}
+
+var bootID = regexp.MustCompile(`BOOTID\.UPNP\.ORG: (\d+)`)
+
+// TestBootID grows with every initial announcement, also after an address of
+// the LAN has changed (SPEC SSDP-12, SSDP-15).
+func TestBootID(t *testing.T) {
+	w := startLoopback(t)
+	last := 0
+	wantGreater := func(when string) {
+		t.Helper()
+		found := bootID.FindStringSubmatch(w.search())
+		if found == nil {
+			t.Fatal("no BOOTID")
+		}
+		id, err := strconv.Atoi(found[1])
+		if err != nil || id <= last {
+			t.Errorf("%s: BOOTID %s after %d", when, found[1], last)
+		}
+		last = id
+	}
+	announced := func(n int) {
+		until(t, "it is announced", func() bool { return strings.Count(w.log.String(), "Advertisements Sent") == n })
+	}
+	wantGreater("at the start")
+	w.reloadGives(testConfig(t, "--friendly-name", "Other"), nil)
+	w.signals <- unix.SIGHUP
+	announced(2)
+	wantGreater("after a new start")
+	w.uplink.set(func(s *wan.State) {
+		s.LANs = []wan.LAN{{Name: "lo", Index: 1, Up: true, Prefixes: []netip.Prefix{netip.MustParsePrefix("127.0.0.9/8")}}}
+	})
+	announced(3)
+	w.router = strings.Replace(w.router, "127.0.0.1:", "127.0.0.9:", 1)
+	wantGreater("after another address of the LAN")
+}
+
+// TestRootUUID: stable, different on every router, from the first MAC there is
+// (SPEC SSDP-21).
+func TestRootUUID(t *testing.T) {
+	lans := func(macs ...byte) wan.State {
+		var s wan.State
+		for _, m := range macs {
+			s.LANs = append(s.LANs, wan.LAN{MAC: [6]byte{0, 0, 0, 0, 0, m}})
+		}
+		return s
+	}
+	auto := testConfig(t)
+	one := rootUUID(auto, lans(1))
+	if one == rootUUID(auto, lans(2)) || one == igd.NewUUID("") {
+		t.Error("two routers have one UUID")
+	}
+	for _, same := range []wan.State{lans(1), lans(1, 2), lans(0, 1)} {
+		if got := rootUUID(auto, same); got != one {
+			t.Errorf("%s, want %s", got, one)
+		}
+	}
+	const mine = "8d3c5a0e-52c4-4a6b-9f0e-3b1d7c2a9e54"
+	if got := rootUUID(testConfig(t, "--uuid", mine), lans(1)); got != mine {
+		t.Errorf("%s, want %s", got, mine)
+	}
+}
+
+// TestLANThatCannotBeServed: it is tried again until it can.
+func TestLANThatCannotBeServed(t *testing.T) {
+	w := startLoopback(t)
+	c := w.client(1)
+	lan := func(prefixes ...netip.Prefix) {
+		w.uplink.set(func(s *wan.State) { s.LANs = []wan.LAN{{Name: "lo", Index: 1, Up: true, Prefixes: prefixes}} })
+	}
+	lan()
+	var taken interface{ Close() error }
+	until(t, "the port is free", func() (ok bool) {
+		var err error
+		taken, err = listenHTTP(c.control)
+		return err == nil
+	})
+	lan(netip.MustParsePrefix("127.0.0.1/8"))
+	until(t, "it says so", func() bool { return strings.Contains(w.log.String(), "next try in 50ms") })
+	taken.Close()
+	until(t, "it serves", func() bool {
+		_, _, err := c.try("GetExternalIPAddress")
+		return err == nil
+	})
+}
