@@ -5,8 +5,9 @@ VERSION ?= 0.1.0
 PREFIX  ?= /usr
 DESTDIR ?=
 
-GO      = $(shell scripts/setup.sh --go)
-BUILD   = CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+GO      = $(or $(shell scripts/setup.sh --go),$(error no Go for the tests))
+BUILDER = $(or $(shell scripts/setup.sh --go-build),$(error no Go to build with))
+BUILD   = CGO_ENABLED=0 GOTOOLCHAIN=local $(BUILDER) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 MAIN    = ./cmd/upnpd
 TARGETS = mips mipsle arm5 arm6 arm7 arm64 amd64
 

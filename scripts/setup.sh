@@ -2,7 +2,8 @@
 # Installs what building, testing and the demo need, on Debian and Ubuntu.
 #
 #   scripts/setup.sh        install what is missing; says nothing when nothing is
-#   scripts/setup.sh --go   print the path of a Go that is new enough
+#   scripts/setup.sh --go   print the path of a Go that is new enough for tests
+#   scripts/setup.sh --go-build   ... new enough to build
 #
 # Only installing needs root.
 set -euo pipefail
@@ -12,7 +13,7 @@ packages=(
 	ca-certificates git make xz-utils           # building
 	gcc libc6-dev                               # the race detector
 	shellcheck                                  # make lint
-	iproute2 iptables procps util-linux         # the lab
+	iproute2 iptables procps util-linux wget    # the lab
 	miniupnpc python3-miniupnpc gupnp-tools     # control points
 	python3-gi gir1.2-gupnp-1.6                 # and one that the tests write
 )
@@ -171,5 +172,9 @@ case "${1-}" in
 	setup_go
 	;;
 --go) find_go || fail "no Go $want or newer: run as root: $PWD/scripts/setup.sh" ;;
-*) fail "usage: $0 [--go]" ;;
+--go-build)
+	want=$(sed -n 's/^go //p' go.mod)
+	find_go || fail "no Go $want or newer: install one (golang-go, or $PWD/scripts/setup.sh as root)"
+	;;
+*) fail "usage: $0 [--go | --go-build]" ;;
 esac

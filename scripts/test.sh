@@ -8,6 +8,7 @@ go=${GO:-go}
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 status=0
+export UPNPD_RACE=1 # the daemons in the lab, too
 "$go" test -race -count=1 -timeout 8m -v ./... >"$log" 2>&1 || status=$?
 
 # Packages, and what failed with all that it said.
@@ -19,7 +20,7 @@ if [[ $status -ne 0 ]]; then
 	grep -vE '^ *(=== (RUN|PAUSE|CONT|NAME)|--- PASS)' "$log" | tail -n 300
 fi
 if [[ $skipped -gt 0 ]]; then
-	grep -A 3 -E '^ *--- SKIP: ' "$log"
+	grep -B 1 -E '^ *--- SKIP: ' "$log" # the reason comes first
 	if [[ $EUID -eq 0 || -n ${CI:-} ]]; then
 		echo "test: tests were skipped, though this is root or CI" >&2
 		status=1

@@ -39,6 +39,9 @@ func main() {
 }
 
 func run(ctx context.Context, upnpd string, args []string) (err error) {
+	if os.Geteuid() != 0 {
+		return errors.New("network namespaces need root; nothing outside of them is touched")
+	}
 	if upnpd == "" {
 		if upnpd, err = lab.BuildDaemon(); err != nil {
 			return err
