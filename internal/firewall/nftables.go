@@ -1,0 +1,219 @@
+package firewall
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/linux-igd/upnpd/internal/portmap"
+)
+
+// NFTables is a portmap.Firewall in a table of its own (DESIGN.md, "Kernel
+// model, nftables"; NFTABLES.md): static rules, and all mappings in maps, so
+// that a change is one transaction of a few set elements however many there
+// are. The kernel itself ends a lease when nobody else does.
+//
+// Its methods are called one at a time, as portmap.Table does.
+type NFTables struct {
+	dial    func() (*nftables.Conn, error)
+	conn    *nftables.Conn // nil after an error that leaves its state unknown
+	now     func() time.Duration
+	logf    func(string, ...any)
+	layout  layout
+	network portmap.Network
+	state   elements
+}
+
+// grace is added to the kernel's timeout of a lease: the daemon deletes first, and
+// deleting what has just expired would undo the whole transaction.
+const grace = 5 * time.Second
+
+// Buffers of the socket: for a Sync of as many mappings as there are ports, sent
+// as one message, and for the kernel's answers. The memory is used only then.
+const (
+	sendBuffer    = 16 << 20
+	receiveBuffer = 1 << 20
+)
+
+// NewNFTables opens netlink and checks that the kernel has nf_tables; it
+// changes nothing. uplink is the WAN device's name, now the boot clock.
+func NewNFTables(uplink string, now func() time.Duration, logf func(string, ...any)) (*NFTables, error) {
+	f := &NFTables{
+		dial: func() (*nftables.Conn, error) {
+			return nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
+				return errors.Join(c.SetReadBuffer(receiveBuffer), c.SetWriteBuffer(sendBuffer))
+			}))
+		},
+		now: now, logf: logf, layout: newLayout(uplink), state: newElements(),
+	}
+	if err := f.connect(); err != nil {
+		return nil, fmt.Errorf("open nf_tables: %w", err)
+	}
+	if _, err := f.conn.ListTablesOfFamily(nftables.TableFamilyINet); err != nil {
+		return nil, errors.Join(fmt.Errorf("ask the kernel for nf_tables: %w", err), f.conn.CloseLasting())
+	}
+	return f, nil
+}
+
+// connect dials when the connection was given up.
+func (f *NFTables) connect() (err error) {
+	if f.conn == nil {
+		f.conn, err = f.dial()
+	}
+	return err
+}
+
+// Start removes what an earlier run left behind. Rules come with Sync.
+func (f *NFTables) Start() error {
+	if !f.present() {
+		return nil
+	}
+	f.conn.DelTable(f.layout.table)
+	if err := f.flush(); err != nil {
+		return fmt.Errorf("remove the table of an earlier run: %w", err)
+	}
+	f.logf("firewall: removed the table that an earlier run left behind")
+	return nil
+}
+
+// present reports whether our table is in the kernel.
+func (f *NFTables) present() bool {
+	tables, err := f.conn.ListTablesOfFamily(f.layout.table.Family)
+	if err != nil {
+		return false
+	}
+	for _, t := range tables {
+		if t.Name == f.layout.table.Name {
+			return true
+		}
+	}
+	return false
+}
+
+// Change replaces the elements of mappings in one transaction.
+func (f *NFTables) Change(remove []portmap.Mapping, add *portmap.Mapping) error {
+	if err := f.connect(); err != nil {
+		return err
+	}
+	next := f.state.change(f.network, remove, add)
+	if next.empty() {
+		return nil
+	}
+	for _, e := range next.gone {
+		if err := f.conn.SetDeleteElements(f.layout.set(e.set), []nftables.SetElement{{Key: e.key(), Val: e.value()}}); err != nil {
+			return err
+		}
+	}
+	for _, e := range next.come {
+		if err := f.conn.SetAddElements(f.layout.set(e.set), []nftables.SetElement{e.element(f.now())}); err != nil {
+			return err
+		}
+	}
+	if err := f.flush(); err != nil {
+		return err
+	}
+	f.state.commit(next)
+	return nil
+}
+
+// Sync puts the table, its chains and rules into the kernel and makes the maps
+// equal to the mappings, in one transaction; elements that are right already
+// stay untouched, with their counters.
+func (f *NFTables) Sync(n portmap.Network, all []portmap.Mapping) error {
+	if err := f.connect(); err != nil {
+		return err
+	}
+	want := newElements()
+	for i := range all {
+		want.commit(want.change(n, nil, &all[i]))
+	}
+	err := f.sync(n, want)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EEXIST) { // something expired, or somebody else wrote, between reading and writing
+		err = f.sync(n, want)
+	}
+	if err != nil {
+		return err
+	}
+	f.network, f.state = n, want
+	return nil
+}
+
+func (f *NFTables) sync(n portmap.Network, want elements) error {
+	if err := f.connect(); err != nil {
+		return err
+	}
+	have := map[string][]nftables.SetElement{}
+	if f.present() {
+		for _, name := range maps {
+			elements, err := f.conn.GetSetElements(f.layout.set(name))
+			if err != nil && !errors.Is(err, unix.ENOENT) {
+				return fmt.Errorf("read map %s: %w", name, err)
+			}
+			have[name] = elements
+		}
+	}
+	f.layout.install(f.conn)
+	f.conn.FlushSet(f.layout.set(ext4))
+	if n.External.Is4() {
+		f.add(ext4, []nftables.SetElement{{Key: n.External.AsSlice()}})
+	}
+	for _, name := range maps {
+		gone, missing := want.compare(name, have[name], f.now())
+		f.remove(name, gone)
+		f.add(name, missing)
+	}
+	return f.flush()
+}
+
+// chunk is how many elements fit into one message (16-bit attribute lengths).
+const chunk = 500
+
+func (f *NFTables) add(set string, elements []nftables.SetElement) {
+	for len(elements) > 0 {
+		n := min(chunk, len(elements))
+		f.conn.SetAddElements(f.layout.set(set), elements[:n])
+		elements = elements[n:]
+	}
+}
+
+func (f *NFTables) remove(set string, elements []nftables.SetElement) {
+	for len(elements) > 0 {
+		n := min(chunk, len(elements))
+		f.conn.SetDeleteElements(f.layout.set(set), elements[:n])
+		elements = elements[n:]
+	}
+}
+
+// flush sends the batch. After an overrun of the socket nobody knows which
+// answer belongs to what, so the connection is given up.
+func (f *NFTables) flush() error {
+	err := f.conn.Flush()
+	if errors.Is(err, unix.ENOBUFS) {
+		f.conn.CloseLasting()
+		f.conn = nil
+	}
+	if err != nil {
+		return fmt.Errorf("nf_tables: %w", err)
+	}
+	return nil
+}
+
+// Close takes the table out of the kernel.
+func (f *NFTables) Close() error {
+	if err := f.connect(); err != nil {
+		return err
+	}
+	f.conn.DelTable(f.layout.table)
+	err := f.flush()
+	if errors.Is(err, unix.ENOENT) {
+		err = nil
+	}
+	if f.conn != nil {
+		err = errors.Join(err, f.conn.CloseLasting())
+	}
+	return err
+}

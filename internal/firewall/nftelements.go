@@ -1,0 +1,231 @@
+package firewall
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/google/nftables"
+
+	"github.com/linux-igd/upnpd/internal/portmap"
+)
+
+// element is one entry of one of our maps. It is comparable; bytes are made of
+// it at the edge to the kernel.
+type element struct {
+	set  string
+	from netip.Addr // RemoteHost or client; the zero Addr in dnat4
+	port uint16     // external, or the client's own
+	to   netip.AddrPort
+	portmap.Protocol
+	deadline time.Duration
+}
+
+// dnat is the element that redirects to the mapping's client.
+func dnat(m portmap.Mapping) element {
+	e := element{
+		set: dnat4, Protocol: m.Protocol, port: m.ExternalPort,
+		to: netip.AddrPortFrom(m.Client, m.InternalPort), deadline: m.Deadline,
+	}
+	if m.RemoteHost.IsValid() {
+		e.set, e.from = dnat4from, m.RemoteHost
+	}
+	return e
+}
+
+// snat is the element that gives the client's own packets the mapped port.
+func snat(m portmap.Mapping, external netip.Addr) element {
+	return element{
+		set: snat4, Protocol: m.Protocol, from: m.Client, port: m.InternalPort,
+		to: netip.AddrPortFrom(external, m.ExternalPort), deadline: m.Deadline,
+	}
+}
+
+// key is the element's key: each part in units of 4 bytes, in network order.
+func (e element) key() []byte {
+	b := make([]byte, 0, 12)
+	if e.from.IsValid() {
+		b = append(b, e.from.AsSlice()...)
+	}
+	b = append(b, byte(e.Protocol), 0, 0, 0)
+	return append(binary.BigEndian.AppendUint16(b, e.port), 0, 0)
+}
+
+func (e element) value() []byte {
+	b := e.to.Addr().AsSlice()
+	return append(binary.BigEndian.AppendUint16(b, e.to.Port()), 0, 0)
+}
+
+// element is the form for the kernel. Without a timeout it would be permanent,
+// so there is always one.
+func (e element) element(now time.Duration) nftables.SetElement {
+	return nftables.SetElement{Key: e.key(), Val: e.value(), Timeout: e.timeout(now)}
+}
+
+func (e element) timeout(now time.Duration) time.Duration {
+	return max(e.deadline-now, 0) + grace
+}
+
+// source names what a client sends from: only one external port can be its
+// source port.
+type source struct {
+	client netip.Addr
+	portmap.Protocol
+	port uint16
+}
+
+func sourceOf(m portmap.Mapping) source { return source{m.Client, m.Protocol, m.InternalPort} }
+
+// elements knows what is in the maps: every active mapping, and for each source
+// the mappings that share it, the oldest first. That one is in snat4.
+type elements struct {
+	external netip.Addr
+	active   map[portmap.Key]portmap.Mapping
+	sources  map[source][]portmap.Key
+}
+
+func newElements() elements {
+	return elements{active: map[portmap.Key]portmap.Mapping{}, sources: map[source][]portmap.Key{}}
+}
+
+// changes is a transaction, and what elements is after it.
+type changes struct {
+	gone, come []element
+	external   netip.Addr
+	active     map[portmap.Key]*portmap.Mapping // nil: no longer
+	sources    map[source][]portmap.Key
+}
+
+func (c changes) empty() bool { return len(c.gone)+len(c.come) == 0 }
+
+// change works out the transaction for removing some mappings and adding one.
+// Disabled mappings, and those whose client is no host of a LAN, have no
+// elements.
+func (s elements) change(n portmap.Network, remove []portmap.Mapping, add *portmap.Mapping) changes {
+	c := changes{external: n.External, active: map[portmap.Key]*portmap.Mapping{}, sources: map[source][]portmap.Key{}}
+	for _, m := range remove {
+		if have, ok := s.active[m.Key]; ok {
+			c.gone = append(c.gone, dnat(have))
+			c.active[m.Key] = nil
+			src := sourceOf(have)
+			c.sources[src] = slices.DeleteFunc(slices.Clone(c.owners(s, src)), func(k portmap.Key) bool { return k == m.Key })
+		}
+	}
+	if add != nil && add.Enabled && n.OnLink(add.Client) && add.Client.Is4() {
+		c.come = append(c.come, dnat(*add))
+		c.active[add.Key] = add
+		src := sourceOf(*add)
+		keys := c.owners(s, src)
+		at := slices.Index(s.sources[src], add.Key) // a renewal keeps its place
+		if at < 0 || at > len(keys) {
+			at = len(keys)
+		}
+		c.sources[src] = slices.Insert(slices.Clone(keys), at, add.Key)
+	}
+	c.follow(s)
+	return c
+}
+
+// owners are the keys that share a source, as the transaction leaves them.
+func (c changes) owners(s elements, src source) []portmap.Key {
+	if keys, ok := c.sources[src]; ok {
+		return keys
+	}
+	return s.sources[src]
+}
+
+// follow lets the oldest mapping of each source be the one in snat4.
+func (c *changes) follow(s elements) {
+	if !c.external.Is4() {
+		return
+	}
+	for src, keys := range c.sources {
+		var before, after *portmap.Mapping
+		if old := s.sources[src]; len(old) > 0 {
+			m := s.active[old[0]]
+			before = &m
+		}
+		if len(keys) > 0 {
+			if m, changed := c.active[keys[0]]; changed {
+				after = m
+			} else {
+				m := s.active[keys[0]]
+				after = &m
+			}
+		}
+		if before != nil && after != nil && *before == *after {
+			continue
+		}
+		if before != nil {
+			c.gone = append(c.gone, snat(*before, c.external))
+		}
+		if after != nil {
+			c.come = append(c.come, snat(*after, c.external))
+		}
+	}
+}
+
+// commit makes a transaction's result the state.
+func (s *elements) commit(c changes) {
+	s.external = c.external
+	for k, m := range c.active {
+		if m == nil {
+			delete(s.active, k)
+		} else {
+			s.active[k] = *m
+		}
+	}
+	for src, keys := range c.sources {
+		if len(keys) == 0 {
+			delete(s.sources, src)
+		} else {
+			s.sources[src] = keys
+		}
+	}
+}
+
+// all gives the elements of one map.
+func (s elements) all(set string) []element {
+	var list []element
+	if set == snat4 {
+		for _, keys := range s.sources {
+			if s.external.Is4() {
+				list = append(list, snat(s.active[keys[0]], s.external))
+			}
+		}
+		return list
+	}
+	for _, m := range s.active {
+		if e := dnat(m); e.set == set {
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
+// slack is how far a timeout in the kernel may be from the table's before the
+// element is written anew.
+const slack = 2 * time.Second
+
+// compare tells what must go from a map and what must come. An element whose
+// value or timeout is wrong does both.
+func (s elements) compare(set string, have []nftables.SetElement, now time.Duration) (gone, come []nftables.SetElement) {
+	want := map[string]element{}
+	for _, e := range s.all(set) {
+		want[string(e.key())] = e
+	}
+	for _, h := range have {
+		e, ok := want[string(h.Key)]
+		if ok && bytes.Equal(e.value(), h.Val) && (h.Expires-e.timeout(now)).Abs() < slack {
+			delete(want, string(h.Key))
+			continue
+		}
+		gone = append(gone, nftables.SetElement{Key: h.Key, Val: h.Val})
+	}
+	for _, e := range want {
+		come = append(come, e.element(now))
+	}
+	return gone, come
+}
