@@ -13,7 +13,8 @@ packages=(
 	ca-certificates git make xz-utils           # building
 	gcc libc6-dev                               # the race detector
 	shellcheck                                  # make lint
-	iproute2 iptables procps util-linux wget    # the lab
+	iproute2 iptables nftables procps           # the lab
+	util-linux wget
 	miniupnpc python3-miniupnpc gupnp-tools     # control points
 	python3-gi gir1.2-gupnp-1.6                 # and one that the tests write
 )

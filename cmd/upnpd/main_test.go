@@ -71,7 +71,6 @@ func TestCommandLine(t *testing.T) {
 		{"--config " + nosuch, 1, "", nosuch + `:3: intif = "nosuch": there is no such device`},
 		{"--config " + nul + " --iptables-location " + broken + " wan0 br-lan", 1, "", broken + "-restore: exit status 1: no"},
 		{"-f --config " + nul + " --prerouting-chain-name MINE wan0 br-lan", 1, "", "prerouting_chain_name = MINE: table nat has no such chain"},
-		{"-f --config " + nul + " --firewall nftables wan0 br-lan", 1, "", "firewall = nftables"},
 	} {
 		t.Run(tt.args, func(t *testing.T) {
 			stdout, stderr, code := command(t, l, strings.Fields(tt.args)...)

@@ -65,6 +65,8 @@ type follower interface {
 type firewallBackend interface {
 	portmap.Firewall
 	Start() error // after another run, or another backend
+	// Guard tells when somebody changed what is ours, until ctx ends.
+	Guard(ctx context.Context, repair func())
 	Close() error
 }
 
@@ -76,6 +78,7 @@ type daemon struct {
 	fw    firewallBackend
 
 	ctx      context.Context
+	unguard  func() // ends the watch over fw
 	served   bool   // the first generation was ready
 	httpPort uint16 // of all LANs, once chosen
 	bootID   uint32 // of the last generation
@@ -108,6 +111,7 @@ func run(ctx context.Context, cfg *config.Config, o Options, sys system) (err er
 	d.table = portmap.New(portmap.Config{
 		Firewall: d.fw, Policy: cfg.Policy, Now: portmap.BootTime, InUse: sys.inUse, Logf: d.Log.Infof,
 	})
+	defer d.guard()()
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)
@@ -118,6 +122,22 @@ func run(ctx context.Context, cfg *config.Config, o Options, sys system) (err er
 		d.table.Run(ctx)
 	}()
 	return d.generations(ctx, devices)
+}
+
+// guard watches over the present firewall until the result is called.
+func (d *daemon) guard() (stop func()) {
+	ctx, cancel := context.WithCancel(d.ctx)
+	done := make(chan struct{})
+	fw := d.fw
+	go func() {
+		defer close(done)
+		fw.Guard(ctx, func() { d.table.Sync() })
+	}()
+	d.unguard = func() {
+		cancel()
+		<-done
+	}
+	return func() { d.unguard() } // of the firewall that is there then
 }
 
 // generations runs one generation after another: a reload that changes more

@@ -26,7 +26,12 @@ type inLab struct {
 	hosts    map[int]*controlPoint
 }
 
-var variants = []string{"iptables-legacy", "iptables-nft"}
+// variants are the routers that the bodies run on: with either iptables, and
+// without any.
+var (
+	iptablesVariants = []string{"iptables-legacy", "iptables-nft"}
+	variants         = append([]string{lab.Nftables}, iptablesVariants...)
+)
 
 // raise makes a lab whose LAN hosts serve, without the daemon.
 func raise(t *testing.T, iptables string) *inLab {
@@ -49,7 +54,10 @@ func raise(t *testing.T, iptables string) *inLab {
 
 func (w *inLab) start(flags ...string) {
 	w.t.Helper()
-	if !slices.Contains(flags, "--iptables-location") {
+	switch {
+	case w.iptables == lab.Nftables:
+		flags = append(flags, "--firewall", "nftables")
+	case !slices.Contains(flags, "--iptables-location"):
 		flags = append(flags, "--iptables-location", "/usr/sbin/"+w.iptables)
 	}
 	flags = append(flags, "--config", "/dev/null")
@@ -160,7 +168,7 @@ func TestKillAndRestart(t *testing.T) {
 
 // TestFlushedRules: a change repairs what somebody flushed, and HUP does.
 func TestFlushedRules(t *testing.T) {
-	for _, v := range variants {
+	for _, v := range iptablesVariants {
 		t.Run(v, func(t *testing.T) {
 			w := startInLab(t, v)
 			c := w.client(1)

@@ -13,7 +13,7 @@ import (
 // TestAdminForward: what the administrator redirects is still his forward
 // chain's to decide, though our rule stands at its head.
 func TestAdminForward(t *testing.T) {
-	for _, v := range variants {
+	for _, v := range iptablesVariants {
 		t.Run(v, func(t *testing.T) {
 			w := raise(t, v)
 			w.Router.Run(t, v, "-t", "nat", "-A", "PREROUTING", "-i", lab.WANDev, "-p", "tcp", "--dport", "2222",

@@ -59,19 +59,43 @@ func lock() (io.Closer, error) {
 	return c, nil
 }
 
+// openFirewall makes the firewall that the configuration asks for, and says
+// which one and why.
 func openFirewall(ctx context.Context, cfg *config.Config, log *Log) (firewallBackend, error) {
-	if cfg.Firewall == config.FirewallNFTables {
-		return nil, fmt.Errorf("firewall = nftables: this version has the iptables backend only; set firewall = iptables (iptables-nft puts the rules into nf_tables)")
-	}
-	fw, err := firewall.NewIPTables(ctx, firewall.IPTablesOptions{
+	opts := firewall.IPTablesOptions{
 		Location:        cfg.IPTables.Location,
 		ForwardRules:    cfg.IPTables.CreateForwardRules,
 		ForwardAppend:   cfg.IPTables.ForwardRulesAppend,
 		ForwardChain:    cfg.IPTables.ForwardChain,
 		PreroutingChain: cfg.IPTables.PreroutingChain,
-	}, cfg.ExtIf, log.Infof)
+	}
+	fw, reason, err := chooseFirewall(ctx, cfg, opts, log)
 	if err != nil {
 		return nil, fmt.Errorf("firewall: %w", err)
 	}
+	log.Infof("firewall: %s", reason)
 	return fw, nil
+}
+
+func chooseFirewall(ctx context.Context, cfg *config.Config, opts firewall.IPTablesOptions, log *Log) (fw firewallBackend, reason string, err error) {
+	legacy, program := firewall.LegacyTables(), firewall.LegacyProgram()
+	switch {
+	case cfg.Firewall == config.FirewallIPTables:
+		reason = "iptables, as configured"
+	case cfg.Firewall == config.FirewallNFTables:
+		fw, err = firewall.NewNFTables(cfg.ExtIf, portmap.BootTime, log.Infof)
+		return fw, "nftables, as configured", err
+	case opts.Location != "":
+		reason = "iptables, since iptables_location is set"
+	case legacy != "" && program != "":
+		reason = "iptables, since legacy tables are in force: " + legacy
+		opts.Location = program
+	default:
+		if fw, err = firewall.NewNFTables(cfg.ExtIf, portmap.BootTime, log.Infof); err == nil {
+			return fw, "nftables, since the kernel has it and no legacy tables are in force", nil
+		}
+		reason = fmt.Sprintf("iptables, since nftables cannot be used: %v", err)
+	}
+	fw, err = firewall.NewIPTables(ctx, opts, cfg.ExtIf, log.Infof)
+	return fw, reason, err
 }

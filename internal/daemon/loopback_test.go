@@ -90,6 +90,8 @@ func (f *playedFirewall) Start() error {
 	return nil
 }
 
+func (f *playedFirewall) Guard(ctx context.Context, _ func()) { <-ctx.Done() }
+
 func testConfig(t *testing.T, args ...string) *config.Config {
 	t.Helper()
 	cfg, _, err := config.Parse(append([]string{"--config", os.DevNull, "-f", "wan0", "lo"}, args...))

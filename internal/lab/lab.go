@@ -154,8 +154,14 @@ func routerSysctls() error {
 
 // Masquerade gives the router the NAT and firewall of a home router: LAN hosts
 // reach the internet under WANAddr, and the internet reaches no LAN host.
-// iptables is the program: "iptables", "iptables-legacy" or "iptables-nft".
+// iptables is the program: "iptables", "iptables-legacy" or "iptables-nft"; or
+// Nftables for a router without any, whose forward chain accepts upnpd's mark
+// as the README says.
 func (l *Lab) Masquerade(iptables string) error {
+	if iptables == Nftables {
+		_, err := l.Router.output("nft", nftRouter)
+		return err
+	}
 	for _, rule := range []string{
 		"-t nat -A POSTROUTING -o " + WANDev + " -j MASQUERADE",
 		"-P FORWARD DROP",
@@ -170,9 +176,27 @@ func (l *Lab) Masquerade(iptables string) error {
 	return nil
 }
 
+// Nftables stands for a router whose own rules are nftables'.
+const Nftables = "nftables"
+
+const nftRouter = "table inet router {\n" +
+	"chain forward { type filter hook forward priority filter; policy drop;\n" +
+	"ct state established,related accept\n" +
+	"iifname " + LANDev + " oifname " + WANDev + " accept\n" +
+	"meta nfproto ipv4 ct mark & 0x10000000 == 0x10000000 ct status dnat accept\n}\n" +
+	"chain postrouting { type nat hook postrouting priority srcnat;\n" +
+	"oifname " + WANDev + " masquerade\n}\n}"
+
 // Rules returns the router's filter and nat rules as iptables -S lists them,
 // or the error's text, so that two answers can be compared.
 func (l *Lab) Rules(iptables string) string {
+	if iptables == Nftables {
+		out, err := l.Router.output("nft", "list", "ruleset")
+		if err != nil {
+			return err.Error()
+		}
+		return out
+	}
 	var all strings.Builder
 	for _, table := range []string{"filter", "nat"} {
 		out, err := l.Router.output(iptables, "-w", "-t", table, "-S")

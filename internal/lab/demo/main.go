@@ -136,7 +136,7 @@ Try on lan1:      upnpc -s
                   upnpc -l
                   python3 -m http.server 8000
 then on internet: wget -qO- http://%s:8080/
-and on router:    iptables -t nat -S
+and on router:    nft list ruleset
 
 Ctrl-C ends the lab. upnpd says:
 `, lab.LAN1Addr, lab.WANAddr)

@@ -20,7 +20,7 @@ const (
 	webPort, udpPort         = "8000", "7000"
 	extWebPort, extUDPPort   = "8080", "9000"
 	webAddr, udpAddr         = lab.WANAddr + ":" + extWebPort, lab.WANAddr + ":" + extUDPPort
-	iptables                 = "iptables"
+	firewall                 = lab.Nftables
 	replyTimeout, noReplyFor = 5 * time.Second, 700 * time.Millisecond
 )
 
@@ -28,7 +28,7 @@ var steps = []step{
 	{"two LAN hosts, a router and an internet host are up, in namespaces", raise,
 		"root rights, and scripts/setup.sh for missing programs"},
 	{"the router hides the LAN behind " + lab.WANAddr + " (masquerade), as home routers do", masquerade,
-		"whether the kernel has the modules that iptables asks for"},
+		"whether the kernel has the modules that nftables asks for"},
 	{"upnpd -f " + lab.WANDev + " " + lab.LANDev + " runs on the router and serves", start,
 		"the log of upnpd"},
 	{"lan1 serves a web page and a UDP service; the internet cannot reach them yet", serve,
@@ -42,9 +42,9 @@ var steps = []step{
 		"is redirected to internal "+lab.LAN1Addr+":"+udpPort, "-e", "a game", "-a", lab.LAN1Addr, udpPort, extUDPPort, "UDP"),
 		"the error code: 501 is the firewall, 606 a refusal, 718 a conflict"},
 	{"a peer on the internet fetches the page at http://" + webAddr + "/", fetch,
-		"the DNAT rule (iptables -t nat -S) and the accept rule (iptables -S FORWARD)"},
+		"the maps and the accept of the mark (nft list ruleset on the router)"},
 	{"a peer on the internet gets an answer over UDP from " + udpAddr, ask,
-		"the DNAT rule (iptables -t nat -S) and the accept rule (iptables -S FORWARD)"},
+		"the maps and the accept of the mark (nft list ruleset on the router)"},
 	{"lan2 asks for the same TCP port and is refused", refuse,
 		"conflicts in the table of mappings"},
 	{"upnpc -l lists both mappings", list,
@@ -52,7 +52,7 @@ var steps = []step{
 	{"lan1 closes the TCP port: upnpc -d " + extWebPort + " TCP", upnpc("returned : 0", "-d", extWebPort, "TCP"),
 		"the error code: 714 means that upnpd does not know the mapping"},
 	{"the internet no longer reaches the page", noPage,
-		"rules that deletion left: iptables -t nat -S on the router"},
+		"elements that deletion left: nft list ruleset on the router"},
 	{"upnpd ends within 2 s of SIGTERM and leaves no rule", leave,
 		"the rules that differ between before and after"},
 }
@@ -64,10 +64,10 @@ func raise(t *tour, ctx context.Context) (string, error) {
 }
 
 func masquerade(t *tour, _ context.Context) (string, error) {
-	if err := t.lab.Masquerade(iptables); err != nil {
+	if err := t.lab.Masquerade(firewall); err != nil {
 		return "", err
 	}
-	t.before = t.lab.Rules(iptables)
+	t.before = t.lab.Rules(firewall)
 	if _, err := t.lab.Internet.EchoTCP(7); err != nil {
 		return "", err
 	}
@@ -158,9 +158,9 @@ func leave(t *tour, _ context.Context) (string, error) {
 	if err := t.daemon.Quit(); err != nil {
 		return "", err
 	}
-	after := t.lab.Rules(iptables)
+	after := t.lab.Rules(firewall)
 	if after != t.before {
-		return "before:\n" + t.before + "after:\n" + after, errors.New("iptables -S shows other rules than before")
+		return "before:\n" + t.before + "after:\n" + after, errors.New("nft list ruleset shows other rules than before")
 	}
 	return "", nil
 }
