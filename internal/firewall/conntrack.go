@@ -1,0 +1,360 @@
+package firewall
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/linux-igd/upnpd/internal/portmap"
+)
+
+const (
+	// flowPause is kept between two looks at the tracked connections, so that
+	// many mappings together cost few of them.
+	flowPause = 50 * time.Millisecond
+	// flowQueue is how many mappings may wait for the next look.
+	flowQueue = 1024
+	// flowTimeout bounds one look, and flowCloseTimeout what Close waits for.
+	flowTimeout      = 5 * time.Second
+	flowCloseTimeout = 500 * time.Millisecond
+	// After flowQuiet without a message there is no answer on its way any
+	// more; flowDrain bounds how many are read until then.
+	flowQuiet = 20 * time.Millisecond
+	flowDrain = 100
+)
+
+// Flows ends the connections that the kernel tracks for mappings (SPEC WIP-13).
+// A rule or a map entry decides about the first packet of a connection only;
+// all that follow go the way that the connection tracking remembers.
+//
+// Its methods do not wait for the kernel: one goroutine looks at the tracked
+// connections, for all mappings that were named meanwhile together. They may be
+// called from any goroutine.
+type Flows struct {
+	conn flowConn // nil: the kernel has no ctnetlink
+	logf func(string, ...any)
+	wake chan struct{} // there is something pending
+	rush chan struct{} // do not pause
+	done chan struct{} // closed when the goroutine has ended
+
+	mu      sync.Mutex
+	room    sync.Cond // pending was taken, or closed
+	pending []mapped
+	closed  bool
+}
+
+// flowConn is a connection to ctnetlink: a netlink.Conn, or a test's.
+type flowConn interface {
+	Execute(netlink.Message) ([]netlink.Message, error)
+	Receive() ([]netlink.Message, error)
+	SetDeadline(time.Time) error
+	Close() error
+}
+
+// OpenFlows begins to work. A kernel without ctnetlink gets one log line, and
+// then everything is a no-op.
+func OpenFlows(logf func(string, ...any)) *Flows {
+	f := &Flows{logf: logf, wake: make(chan struct{}, 1), rush: make(chan struct{}, 1), done: make(chan struct{})}
+	f.room.L = &f.mu
+	conn, err := dialConntrack()
+	if err != nil {
+		logf("firewall: open connections will outlive their mappings: %v; the kernel module is nf_conntrack_netlink (OpenWrt: kmod-nf-conntrack-netlink)", err)
+		close(f.done)
+		return f
+	}
+	f.conn = conn
+	go f.run()
+	return f
+}
+
+// dialConntrack opens ctnetlink and checks that it answers.
+func dialConntrack() (*netlink.Conn, error) {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink to netfilter: %w", err)
+	}
+	ask, err := request(ctGetStats, 0, netlink.NewAttributeEncoder())
+	if err == nil {
+		_, err = conn.Execute(ask)
+	}
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("ask ctnetlink: %w", err)
+	}
+	return conn, nil
+}
+
+// End ends what came in through mappings that are gone, to the uplink's address
+// external, and what their clients sent out from the mapped port. It also does
+// what Begin does. Connections that somebody else redirected go on.
+func (f *Flows) End(external netip.Addr, mappings []portmap.Mapping) {
+	f.add(external, mappings, false)
+}
+
+// Begin makes new mappings work for peers that knocked before: the kernel
+// remembers their connection as one to the router itself and would keep on
+// bringing it there. Connections through the mappings go on.
+func (f *Flows) Begin(external netip.Addr, mappings []portmap.Mapping) {
+	f.add(external, mappings, true)
+}
+
+func (f *Flows) add(external netip.Addr, mappings []portmap.Mapping, begun bool) {
+	if f.conn == nil || !external.Is4() {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range mappings {
+		if !mappings[i].Client.Is4() {
+			continue
+		}
+		if len(f.pending) >= flowQueue {
+			signal(f.rush)
+		}
+		for len(f.pending) >= flowQueue && !f.closed {
+			f.room.Wait()
+		}
+		if f.closed {
+			return
+		}
+		f.pending = append(f.pending, newMapped(external, &mappings[i], begun))
+		signal(f.wake)
+	}
+}
+
+// signal leaves a sign in a channel that holds one.
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Close ends what was named so far and waits for it, but for no longer than a
+// slow kernel deserves. What is named later is ignored.
+func (f *Flows) Close() error {
+	f.mu.Lock()
+	first := !f.closed
+	f.closed = true
+	f.room.Broadcast()
+	f.mu.Unlock()
+	if f.conn == nil || !first {
+		<-f.done
+		return nil
+	}
+	signal(f.rush)
+	signal(f.wake)
+	timer := time.NewTimer(flowCloseTimeout)
+	defer timer.Stop()
+	select {
+	case <-f.done:
+		return f.conn.Close()
+	case <-timer.C:
+	}
+	err := f.conn.Close() // ends what the goroutine waits for
+	<-f.done
+	return err
+}
+
+// run looks at the connections when there is something pending.
+func (f *Flows) run() {
+	defer close(f.done)
+	failing := false
+	for range f.wake {
+		batch, closed := f.take()
+		if len(batch) > 0 {
+			err := f.pass(batch)
+			if err != nil && !failing {
+				f.logf("firewall: open connections outlive their mappings: %v", err)
+			}
+			if failing = err != nil; failing {
+				f.drain()
+			}
+		}
+		if closed {
+			return
+		}
+		pause := time.NewTimer(flowPause)
+		select {
+		case <-pause.C:
+		case <-f.rush:
+		}
+		pause.Stop()
+	}
+}
+
+// take gives what is pending.
+func (f *Flows) take() (batch []mapped, closed bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	batch, f.pending = f.pending, nil
+	f.room.Broadcast()
+	return batch, f.closed
+}
+
+// pass deletes the connections of the batch.
+func (f *Flows) pass(batch []mapped) error {
+	if err := f.conn.SetDeadline(time.Now().Add(flowTimeout)); err != nil {
+		return err
+	}
+	match := newMatcher(batch)
+	for _, filter := range filters(batch) {
+		replies, err := f.dump(filter)
+		if err != nil {
+			return err
+		}
+		filtered := true
+		for _, reply := range replies {
+			c, err := parseFlow(reply.Data)
+			if err != nil {
+				return fmt.Errorf("read a tracked connection: %w", err)
+			}
+			filtered = filtered && filter.has(c.orig)
+			if !match.wants(c) {
+				continue
+			}
+			if err := f.delete(reply.Data); err != nil {
+				return err
+			}
+		}
+		if !filtered { // an old kernel: these were all
+			return nil
+		}
+	}
+	return nil
+}
+
+// dump lists the connections whose original tuple fits the filter, or more. It
+// begins once more if messages were lost.
+func (f *Flows) dump(filter tuple) ([]netlink.Message, error) {
+	ask, err := dumpRequest(filter)
+	if err != nil {
+		return nil, err
+	}
+	replies, err := f.conn.Execute(ask)
+	if errors.Is(err, unix.ENOBUFS) {
+		f.drain()
+		replies, err = f.conn.Execute(ask)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list tracked connections: %w", err)
+	}
+	return replies, nil
+}
+
+// drain reads what the kernel still sends for a request that failed, so that it
+// is not taken for the answer to the next one.
+func (f *Flows) drain() {
+	for range flowDrain {
+		_ = f.conn.SetDeadline(time.Now().Add(flowQuiet)) // its error is Receive's too
+		if _, err := f.conn.Receive(); errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, os.ErrClosed) {
+			break
+		}
+	}
+	_ = f.conn.SetDeadline(time.Now().Add(flowTimeout))
+}
+
+// delete ends the connection that the kernel told of in a message. It may have
+// ended by itself.
+func (f *Flows) delete(told []byte) error {
+	ask, err := deleteRequest(told)
+	if err == nil {
+		_, err = f.conn.Execute(ask)
+	}
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("delete a tracked connection: %w", err)
+	}
+	return nil
+}
+
+// mapped is what identifies a mapping's connections.
+type mapped struct {
+	proto    uint8
+	remote   netip.Addr     // RemoteHost; the zero Addr: any
+	external netip.AddrPort // where peers send to
+	client   netip.AddrPort // where it is redirected to
+	begun    bool           // a new mapping
+}
+
+func newMapped(external netip.Addr, m *portmap.Mapping, begun bool) mapped {
+	return mapped{
+		proto: uint8(m.Protocol), remote: m.RemoteHost, begun: begun,
+		external: netip.AddrPortFrom(external, m.ExternalPort),
+		client:   netip.AddrPortFrom(m.Client, m.InternalPort),
+	}
+}
+
+// inward and outward are the original tuples of its connections.
+func (m mapped) inward() tuple {
+	return tuple{m.proto, netip.AddrPortFrom(m.remote, 0), m.external}
+}
+
+func (m mapped) outward() tuple {
+	return tuple{m.proto, m.client, netip.AddrPortFrom(m.remote, 0)}
+}
+
+// filters gives the dumps that show all connections of the batch, and few more:
+// of what its mappings have in common.
+func filters(batch []mapped) []tuple {
+	var in, out tuple
+	ended := 0
+	for i, m := range batch {
+		if i == 0 {
+			in = m.inward()
+		}
+		in = in.common(m.inward())
+		if m.begun {
+			continue
+		}
+		if ended++; ended == 1 {
+			out = m.outward()
+		}
+		out = out.common(m.outward())
+	}
+	switch {
+	case ended == 0:
+		return []tuple{in}
+	case !out.src.Addr().IsValid(): // several clients: nearly everything
+		return []tuple{{}}
+	}
+	return []tuple{in, out}
+}
+
+// matcher finds the mapping of a connection by the address and port at one end.
+type matcher map[tuple][]mapped
+
+func newMatcher(batch []mapped) matcher {
+	w := matcher{}
+	for _, m := range batch {
+		in := tuple{proto: m.proto, dst: m.external}
+		w[in] = append(w[in], m)
+		if !m.begun {
+			out := tuple{proto: m.proto, src: m.client}
+			w[out] = append(w[out], m)
+		}
+	}
+	return w
+}
+
+// wants reports whether the connection c ends. Its replies come from where it
+// was redirected to, and go to what its source was changed into.
+func (w matcher) wants(c flow) bool {
+	for _, m := range w[tuple{proto: c.orig.proto, dst: c.orig.dst}] {
+		redirected := c.reply.src == m.client && !m.begun
+		if m.inward().has(c.orig) && (redirected || c.reply.src == m.external) {
+			return true
+		}
+	}
+	for _, m := range w[tuple{proto: c.orig.proto, src: c.orig.src}] {
+		if m.outward().has(c.orig) && c.reply.dst == m.external {
+			return true
+		}
+	}
+	return false
+}
