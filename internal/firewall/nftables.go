@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/nftables"
@@ -22,6 +23,7 @@ import (
 type NFTables struct {
 	dial    func() (*nftables.Conn, error)
 	conn    *nftables.Conn // nil after an error that leaves its state unknown
+	port    atomic.Uint32  // of conn, for Watch
 	now     func() time.Duration
 	logf    func(string, ...any)
 	layout  layout
@@ -43,13 +45,11 @@ const (
 // NewNFTables opens netlink and checks that the kernel has nf_tables; it
 // changes nothing. uplink is the WAN device's name, now the boot clock.
 func NewNFTables(uplink string, now func() time.Duration, logf func(string, ...any)) (*NFTables, error) {
-	f := &NFTables{
-		dial: func() (*nftables.Conn, error) {
-			return nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
-				return errors.Join(c.SetReadBuffer(receiveBuffer), c.SetWriteBuffer(sendBuffer))
-			}))
-		},
-		now: now, logf: logf, layout: newLayout(uplink), state: newElements(),
+	f := &NFTables{now: now, logf: logf, layout: newLayout(uplink), state: newElements()}
+	f.dial = func() (*nftables.Conn, error) {
+		return nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
+			return errors.Join(c.SetReadBuffer(receiveBuffer), c.SetWriteBuffer(sendBuffer), f.remember(c))
+		}))
 	}
 	if err := f.connect(); err != nil {
 		return nil, fmt.Errorf("open nf_tables: %w", err)
