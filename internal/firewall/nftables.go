@@ -29,6 +29,8 @@ type NFTables struct {
 	layout  layout
 	network portmap.Network
 	state   elements
+	counted map[portmap.Key]uint64 // by elements that were written anew since
+	query   *netlink.Conn          // for single counters; nil until needed
 }
 
 // grace is added to the kernel's timeout of a lease: the daemon deletes first, and
@@ -45,7 +47,9 @@ const (
 // NewNFTables opens netlink and checks that the kernel has nf_tables; it
 // changes nothing. uplink is the WAN device's name, now the boot clock.
 func NewNFTables(uplink string, now func() time.Duration, logf func(string, ...any)) (*NFTables, error) {
-	f := &NFTables{now: now, logf: logf, layout: newLayout(uplink), state: newElements()}
+	f := &NFTables{now: now, logf: logf, layout: newLayout(uplink, true), state: newElements(),
+		counted: map[portmap.Key]uint64{},
+	}
 	f.dial = func() (*nftables.Conn, error) {
 		return nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
 			return errors.Join(c.SetReadBuffer(receiveBuffer), c.SetWriteBuffer(sendBuffer), f.remember(c))
@@ -104,6 +108,7 @@ func (f *NFTables) Change(remove []portmap.Mapping, add *portmap.Mapping) error 
 	if next.empty() {
 		return nil
 	}
+	f.keep(next)
 	for _, e := range next.gone {
 		if err := f.conn.SetDeleteElements(f.layout.set(e.set), []nftables.SetElement{{Key: e.key(), Val: e.value()}}); err != nil {
 			return err
@@ -133,6 +138,11 @@ func (f *NFTables) Sync(n portmap.Network, all []portmap.Mapping) error {
 		want.commit(want.change(n, nil, &all[i]))
 	}
 	err := f.sync(n, want)
+	if f.layout.counters && errors.Is(err, unix.EOPNOTSUPP) {
+		f.logf("firewall: this kernel has no counters in maps: mappings are not counted")
+		f.layout = newLayout(f.layout.uplink, false)
+		err = f.sync(n, want)
+	}
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EEXIST) { // something expired, or somebody else wrote, between reading and writing
 		err = f.sync(n, want)
 	}
@@ -164,6 +174,7 @@ func (f *NFTables) sync(n portmap.Network, want elements) error {
 	}
 	for _, name := range maps {
 		gone, missing := want.compare(name, have[name], f.now())
+		f.count(name, gone)
 		f.remove(name, gone)
 		f.add(name, missing)
 	}
@@ -218,6 +229,9 @@ func (f *NFTables) Close() error {
 	}
 	if f.conn != nil {
 		err = errors.Join(err, f.conn.CloseLasting())
+	}
+	if f.query != nil {
+		err = errors.Join(err, f.query.Close())
 	}
 	return err
 }

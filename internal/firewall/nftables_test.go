@@ -193,3 +193,72 @@ func TestNFTMany(t *testing.T) {
 	}
 	on(t, l, f.Close)
 }
+
+// TestNFTCounters: new connections are counted, across renewals and repairs.
+func TestNFTCounters(t *testing.T) {
+	l := lab.Start(t)
+	if err := l.Masquerade(lab.Nftables); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.LAN1.EchoTCP(8080); err != nil {
+		t.Fatal(err)
+	}
+	f := openNFT(t, l)
+	m := leased(web, time.Hour)
+	on(t, l, func() error { return f.Sync(home, []portmap.Mapping{m}) })
+	connect := func(times int) {
+		t.Helper()
+		for range times {
+			if _, err := l.ReachTCP(l.Internet, lab.WANAddr+":18080", 2*time.Second); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	want := func(when string, n uint64) {
+		t.Helper()
+		on(t, l, func() error {
+			counters, err := f.Counters()
+			if got := counters[m.Key]; got != n {
+				t.Errorf("%s: %d connections counted, want %d", when, got, n)
+			}
+			return err
+		})
+	}
+	want("at first", 0)
+	connect(3)
+	want("after connections", 3)
+	renewed := m
+	renewed.Deadline += time.Minute
+	on(t, l, func() error { return f.Change([]portmap.Mapping{m}, &renewed) })
+	want("after a renewal", 3)
+	connect(2)
+	want("after further connections", 5)
+	again := renewed
+	again.Deadline += time.Hour
+	on(t, l, func() error { return f.Sync(home, []portmap.Mapping{again}) })
+	want("after a Sync that wrote the element anew", 5)
+	on(t, l, func() error { return f.Change([]portmap.Mapping{again}, nil) })
+	on(t, l, func() error { return f.Change(nil, &again) })
+	want("for the next mapping of the port", 0)
+	on(t, l, f.Close)
+}
+
+// TestNFTExpiry: the kernel ends a lease by itself, though nobody is there.
+func TestNFTExpiry(t *testing.T) {
+	l := lab.Start(t)
+	f := openNFT(t, l)
+	m := leased(web, time.Second-grace) // the grace is as long
+	on(t, l, func() error { return f.Sync(home, []portmap.Mapping{m}) })
+	listed := func() bool {
+		return strings.Contains(l.Router.Run(t, "nft", "list", "map", "inet", "upnpd", "dnat4"), "18080")
+	}
+	if !listed() {
+		t.Fatal("the element is not there")
+	}
+	for end := time.Now().Add(10 * time.Second); listed(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the kernel still has it 10 s after its end")
+		}
+	}
+	on(t, l, f.Close)
+}

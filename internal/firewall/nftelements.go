@@ -222,7 +222,7 @@ func (s elements) compare(set string, have []nftables.SetElement, now time.Durat
 			delete(want, string(h.Key))
 			continue
 		}
-		gone = append(gone, nftables.SetElement{Key: h.Key, Val: h.Val})
+		gone = append(gone, nftables.SetElement{Key: h.Key, Val: h.Val, Counter: h.Counter})
 	}
 	for _, e := range want {
 		come = append(come, e.element(now))

@@ -26,24 +26,25 @@ var maps = []string{dnat4, dnat4from, snat4}
 
 // layout is everything of our table that does not change with the mappings.
 type layout struct {
-	uplink string
-	table  *nftables.Table
-	sets   map[string]*nftables.Set
+	uplink   string
+	counters bool // elements of dnat4 and dnat4from count
+	table    *nftables.Table
+	sets     map[string]*nftables.Set
 }
 
-func newLayout(uplink string) layout {
+func newLayout(uplink string, counters bool) layout {
 	l := layout{
-		uplink: uplink,
-		table:  &nftables.Table{Family: nftables.TableFamilyINet, Name: tableName},
-		sets:   map[string]*nftables.Set{},
+		uplink: uplink, counters: counters,
+		table: &nftables.Table{Family: nftables.TableFamilyINet, Name: tableName},
+		sets:  map[string]*nftables.Set{},
 	}
 	target := nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService)
 	port := []nftables.SetDatatype{nftables.TypeInetProto, nftables.TypeInetService}
 	host := append([]nftables.SetDatatype{nftables.TypeIPAddr}, port...)
 	for _, s := range []*nftables.Set{
 		{Name: ext4, KeyType: nftables.TypeIPAddr},
-		{Name: dnat4, KeyType: nftables.MustConcatSetType(port...), Counter: true},
-		{Name: dnat4from, KeyType: nftables.MustConcatSetType(host...), Counter: true},
+		{Name: dnat4, KeyType: nftables.MustConcatSetType(port...), Counter: counters},
+		{Name: dnat4from, KeyType: nftables.MustConcatSetType(host...), Counter: counters},
 		{Name: snat4, KeyType: nftables.MustConcatSetType(host...)},
 	} {
 		s.Table = l.table

@@ -1,0 +1,71 @@
+package daemon
+
+import (
+	"fmt"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/linux-igd/upnpd/internal/lab"
+)
+
+// TestKernelEndsLease: the port of a lease closes though the daemon is dead.
+func TestKernelEndsLease(t *testing.T) {
+	w := startInLab(t, lab.Nftables)
+	w.client(1).add("TCP", 18080, w.served(), 1)
+	w.daemon.Kill()
+	if got := w.reaches("TCP", 18080); got != 1 {
+		t.Fatalf("the killed daemon's mapping reaches %d, want 1", got)
+	}
+	until(t, "the kernel closes the port", func() bool { return w.reaches("TCP", 18080) == 0 })
+}
+
+// TestStreamDuringSync: new connections through a mapping find it at every
+// moment, while the kernel is made equal to the table again and again.
+func TestStreamDuringSync(t *testing.T) {
+	w := startInLab(t, lab.Nftables)
+	c := w.client(1)
+	c.add("UDP", 18080, w.served(), 0)
+	for port := range 50 {
+		c.add("TCP", 20000+port, w.served(), 0)
+	}
+	var done atomic.Bool
+	lost := make(chan string, 1)
+	go func() {
+		sent, missing := 0, 0
+		for ; !done.Load(); sent++ {
+			if _, err := w.ReachUDP(w.Internet, lab.WANAddr+":18080", time.Second); err != nil {
+				missing++
+			}
+		}
+		lost <- fmt.Sprintf("%d of %d", missing, sent)
+	}()
+	for range 100 {
+		w.daemon.Signal(syscall.SIGHUP)
+		if code := c.add("UDP", 18080, w.served(), 0); code != 0 { // a renewal
+			t.Errorf("renewal: error %d", code)
+		}
+	}
+	done.Store(true)
+	got := <-lost
+	t.Logf("lost connections: %s", got)
+	var missing, sent int
+	if fmt.Sscanf(got, "%d of %d", &missing, &sent); missing != 0 || sent < 100 {
+		t.Errorf("lost connections: %s", got)
+	}
+}
+
+// TestAdminRedirectFirst: the administrator's own redirect of a port wins.
+func TestAdminRedirectFirst(t *testing.T) {
+	w := raise(t, lab.Nftables)
+	w.Router.Run(t, "nft", "table ip admin { chain pre { type nat hook prerouting priority dstnat;\ntcp dport 18080 dnat to "+lab.LAN2Addr+":8080\n}\n}")
+	w.Router.Run(t, "nft", "add rule inet router forward ct status dnat accept")
+	w.start()
+	if code := w.client(1).add("TCP", 18080, w.served(), 0); code != 0 {
+		t.Fatalf("AddPortMapping: error %d", code)
+	}
+	if got := w.reaches("TCP", 18080); got != 2 {
+		t.Errorf("port 18080 reaches host %d, want the administrator's 2", got)
+	}
+}
