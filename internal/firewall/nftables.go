@@ -157,12 +157,12 @@ func (f *NFTables) sync(n portmap.Network, want elements) error {
 	if err := f.connect(); err != nil {
 		return err
 	}
-	have := map[string][]nftables.SetElement{}
+	have := map[string][]present{}
 	if f.present() {
 		for _, name := range maps {
-			elements, err := f.conn.GetSetElements(f.layout.set(name))
+			elements, err := f.readMap(name)
 			if err != nil && !errors.Is(err, unix.ENOENT) {
-				return fmt.Errorf("read map %s: %w", name, err)
+				return err
 			}
 			have[name] = elements
 		}
@@ -192,7 +192,11 @@ func (f *NFTables) add(set string, elements []nftables.SetElement) {
 	}
 }
 
-func (f *NFTables) remove(set string, elements []nftables.SetElement) {
+func (f *NFTables) remove(set string, gone []present) {
+	var elements []nftables.SetElement
+	for _, e := range gone {
+		elements = append(elements, nftables.SetElement{Key: e.key, Val: e.value})
+	}
 	for len(elements) > 0 {
 		n := min(chunk, len(elements))
 		f.conn.SetDeleteElements(f.layout.set(set), elements[:n])

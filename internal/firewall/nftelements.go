@@ -211,18 +211,18 @@ const slack = 2 * time.Second
 
 // compare tells what must go from a map and what must come. An element whose
 // value or timeout is wrong does both.
-func (s elements) compare(set string, have []nftables.SetElement, now time.Duration) (gone, come []nftables.SetElement) {
+func (s elements) compare(set string, have []present, now time.Duration) (gone []present, come []nftables.SetElement) {
 	want := map[string]element{}
 	for _, e := range s.all(set) {
 		want[string(e.key())] = e
 	}
 	for _, h := range have {
-		e, ok := want[string(h.Key)]
-		if ok && bytes.Equal(e.value(), h.Val) && (h.Expires-e.timeout(now)).Abs() < slack {
-			delete(want, string(h.Key))
+		e, ok := want[string(h.key)]
+		if ok && bytes.Equal(e.value(), h.value) && (h.expires-e.timeout(now)).Abs() < slack {
+			delete(want, string(h.key))
 			continue
 		}
-		gone = append(gone, nftables.SetElement{Key: h.Key, Val: h.Val, Counter: h.Counter})
+		gone = append(gone, h)
 	}
 	for _, e := range want {
 		come = append(come, e.element(now))
