@@ -11,7 +11,7 @@ BUILD   = CGO_ENABLED=0 GOTOOLCHAIN=local $(BUILDER) build -trimpath -ldflags '-
 MAIN    = ./cmd/upnpd
 TARGETS = mips mipsle arm5 arm6 arm7 arm64 amd64
 
-.PHONY: all install cross size emulate lint check test demo lab setup clean $(TARGETS)
+.PHONY: all install cross size emulate lint check test demo lab bench bench-doc setup clean $(TARGETS)
 
 all:
 	@mkdir -p bin
@@ -61,6 +61,15 @@ demo: setup
 lab: setup
 	$(MAKE) all
 	$(GO) run ./internal/lab/demo -upnpd bin/upnpd lab
+
+# Beside miniupnpd; BENCH=-quick for a first look.
+bench: setup
+	$(MAKE) all
+	GO=$(GO) scripts/bench.sh $(BENCH)
+
+bench-doc: setup
+	$(MAKE) all
+	GO=$(GO) scripts/bench.sh -doc doc/benchmarks.md $(BENCH)
 
 setup:
 	@scripts/setup.sh
