@@ -7,7 +7,10 @@ DESTDIR ?=
 
 GO      = $(or $(shell scripts/setup.sh --go),$(error no Go for the tests))
 BUILDER = $(or $(shell scripts/setup.sh --go-build),$(error no Go to build with))
-BUILD   = CGO_ENABLED=0 GOTOOLCHAIN=local $(BUILDER) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+# Without inlining the binary is 5 % smaller, 14 % when packed; what takes time
+# here is the kernel and the network.
+BUILD   = CGO_ENABLED=0 GOTOOLCHAIN=local $(BUILDER) build -trimpath -gcflags=all=-l \
+          -ldflags '-s -w -X main.version=$(VERSION) $(ROUND)'
 MAIN    = ./cmd/upnpd
 TARGETS = mips mipsle arm5 arm6 arm7 arm64 amd64
 
@@ -27,6 +30,9 @@ cross: $(TARGETS)
 
 mips:   export GOENV = GOARCH=mips GOMIPS=softfloat
 mipsle: export GOENV = GOARCH=mipsle GOMIPS=softfloat
+# Segments are rounded to pages of 4 kB, as all 32-bit MIPS routers have, not to
+# the 64 kB of the largest machines: 100 kB of padding.
+mips mipsle: ROUND = -R 4096
 arm5:   export GOENV = GOARCH=arm GOARM=5
 arm6:   export GOENV = GOARCH=arm GOARM=6
 arm7:   export GOENV = GOARCH=arm GOARM=7

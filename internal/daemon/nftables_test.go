@@ -69,3 +69,25 @@ func TestAdminRedirectFirst(t *testing.T) {
 		t.Errorf("port 18080 reaches host %d, want the administrator's 2", got)
 	}
 }
+
+// TestFlushedByOthers: whatever somebody flushes is back at once.
+func TestFlushedByOthers(t *testing.T) {
+	w := startInLab(t, lab.Nftables)
+	c := w.client(1)
+	c.add("TCP", 18080, w.served(), 0)
+	c.add("UDP", 18080, w.served(), 0)
+	for _, damage := range []string{
+		"delete table inet upnpd",
+		"flush map inet upnpd dnat4",
+		"delete element inet upnpd dnat4 { tcp . 18080 : " + lab.LAN1Addr + " . 8080 }",
+		"flush chain inet upnpd prerouting",
+	} {
+		w.Router.Run(t, "nft", damage)
+		begin := time.Now()
+		until(t, "repair after "+damage, func() bool { return w.reaches("TCP", 18080) == 1 && w.reaches("UDP", 18080) == 1 })
+		t.Logf("%s: works again after %v at most", damage, time.Since(begin).Round(time.Millisecond))
+		time.Sleep(1100 * time.Millisecond) // the watch has its patience back
+	}
+	w.daemon.Stop(t)
+	w.wantNoRules()
+}

@@ -219,7 +219,12 @@ func (f *NFTables) flush() error {
 }
 
 // Guard calls repair after somebody else changed our table, until ctx ends.
-func (f *NFTables) Guard(ctx context.Context, repair func()) { <-ctx.Done() }
+func (f *NFTables) Guard(ctx context.Context, repair func()) {
+	if err := f.Watch(ctx, repair, func() {}); err != nil {
+		f.logf("firewall: cannot see who changes the rules: %v", err)
+		<-ctx.Done()
+	}
+}
 
 // Close takes the table out of the kernel.
 func (f *NFTables) Close() error {
