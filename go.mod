@@ -2,7 +2,7 @@ module github.com/linux-igd/upnpd
 
 go 1.23.0
 
-toolchain go1.25.0
+toolchain go1.25.14
 
 require (
 	github.com/coreos/go-iptables v0.8.0
