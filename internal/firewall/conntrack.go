@@ -45,7 +45,7 @@ type Flows struct {
 
 	mu      sync.Mutex
 	room    sync.Cond // pending was taken, or closed
-	pending []mapped
+	pending []change
 	closed  bool
 }
 
@@ -60,9 +60,13 @@ type flowConn interface {
 // OpenFlows begins to work. A kernel without ctnetlink gets one log line, and
 // then everything is a no-op.
 func OpenFlows(logf func(string, ...any)) *Flows {
+	return openFlows(dialConntrack, logf)
+}
+
+func openFlows(dial func() (flowConn, error), logf func(string, ...any)) *Flows {
 	f := &Flows{logf: logf, wake: make(chan struct{}, 1), rush: make(chan struct{}, 1), done: make(chan struct{})}
 	f.room.L = &f.mu
-	conn, err := dialConntrack()
+	conn, err := dial()
 	if err != nil {
 		logf("firewall: open connections will outlive their mappings: %v; the kernel module is nf_conntrack_netlink (OpenWrt: kmod-nf-conntrack-netlink)", err)
 		close(f.done)
@@ -74,16 +78,20 @@ func OpenFlows(logf func(string, ...any)) *Flows {
 }
 
 // dialConntrack opens ctnetlink and checks that it answers.
-func dialConntrack() (*netlink.Conn, error) {
+func dialConntrack() (flowConn, error) {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
 		return nil, fmt.Errorf("open netlink to netfilter: %w", err)
 	}
-	ask, err := request(ctGetStats, 0, netlink.NewAttributeEncoder())
+	nowhere := netip.AddrPortFrom(netip.IPv4Unspecified(), 9) // no connection has it
+	ask, err := getRequest(tuple{unix.IPPROTO_UDP, nowhere, nowhere})
+	if err == nil {
+		err = conn.SetDeadline(time.Now().Add(flowTimeout))
+	}
 	if err == nil {
 		_, err = conn.Execute(ask)
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, unix.ENOENT) {
 		conn.Close()
 		return nil, fmt.Errorf("ask ctnetlink: %w", err)
 	}
@@ -94,38 +102,40 @@ func dialConntrack() (*netlink.Conn, error) {
 // external, and what their clients sent out from the mapped port. It also does
 // what Begin does. Connections that somebody else redirected go on.
 func (f *Flows) End(external netip.Addr, mappings []portmap.Mapping) {
-	f.add(external, mappings, false)
+	for i := range mappings {
+		f.end(newMapped(external, &mappings[i]))
+	}
 }
 
 // Begin makes new mappings work for peers that knocked before: the kernel
 // remembers their connection as one to the router itself and would keep on
 // bringing it there. Connections through the mappings go on.
 func (f *Flows) Begin(external netip.Addr, mappings []portmap.Mapping) {
-	f.add(external, mappings, true)
+	for i := range mappings {
+		f.begin(newMapped(external, &mappings[i]))
+	}
 }
 
-func (f *Flows) add(external netip.Addr, mappings []portmap.Mapping, begun bool) {
-	if f.conn == nil || !external.Is4() {
+func (f *Flows) end(m mapped)   { f.add(change{m, false}) }
+func (f *Flows) begin(m mapped) { f.add(change{m, true}) }
+
+func (f *Flows) add(c change) {
+	if f.conn == nil || !c.external.Addr().Is4() || !c.client.Addr().Is4() {
 		return
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for i := range mappings {
-		if !mappings[i].Client.Is4() {
-			continue
-		}
-		if len(f.pending) >= flowQueue {
-			signal(f.rush)
-		}
-		for len(f.pending) >= flowQueue && !f.closed {
-			f.room.Wait()
-		}
-		if f.closed {
-			return
-		}
-		f.pending = append(f.pending, newMapped(external, &mappings[i], begun))
-		signal(f.wake)
+	if len(f.pending) >= flowQueue {
+		signal(f.rush)
 	}
+	for len(f.pending) >= flowQueue && !f.closed {
+		f.room.Wait()
+	}
+	if f.closed {
+		return
+	}
+	f.pending = append(f.pending, c)
+	signal(f.wake)
 }
 
 // signal leaves a sign in a channel that holds one.
@@ -190,7 +200,7 @@ func (f *Flows) run() {
 }
 
 // take gives what is pending.
-func (f *Flows) take() (batch []mapped, closed bool) {
+func (f *Flows) take() (batch []change, closed bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	batch, f.pending = f.pending, nil
@@ -199,7 +209,7 @@ func (f *Flows) take() (batch []mapped, closed bool) {
 }
 
 // pass deletes the connections of the batch.
-func (f *Flows) pass(batch []mapped) error {
+func (f *Flows) pass(batch []change) error {
 	if err := f.conn.SetDeadline(time.Now().Add(flowTimeout)); err != nil {
 		return err
 	}
@@ -271,90 +281,4 @@ func (f *Flows) delete(told []byte) error {
 		return fmt.Errorf("delete a tracked connection: %w", err)
 	}
 	return nil
-}
-
-// mapped is what identifies a mapping's connections.
-type mapped struct {
-	proto    uint8
-	remote   netip.Addr     // RemoteHost; the zero Addr: any
-	external netip.AddrPort // where peers send to
-	client   netip.AddrPort // where it is redirected to
-	begun    bool           // a new mapping
-}
-
-func newMapped(external netip.Addr, m *portmap.Mapping, begun bool) mapped {
-	return mapped{
-		proto: uint8(m.Protocol), remote: m.RemoteHost, begun: begun,
-		external: netip.AddrPortFrom(external, m.ExternalPort),
-		client:   netip.AddrPortFrom(m.Client, m.InternalPort),
-	}
-}
-
-// inward and outward are the original tuples of its connections.
-func (m mapped) inward() tuple {
-	return tuple{m.proto, netip.AddrPortFrom(m.remote, 0), m.external}
-}
-
-func (m mapped) outward() tuple {
-	return tuple{m.proto, m.client, netip.AddrPortFrom(m.remote, 0)}
-}
-
-// filters gives the dumps that show all connections of the batch, and few more:
-// of what its mappings have in common.
-func filters(batch []mapped) []tuple {
-	var in, out tuple
-	ended := 0
-	for i, m := range batch {
-		if i == 0 {
-			in = m.inward()
-		}
-		in = in.common(m.inward())
-		if m.begun {
-			continue
-		}
-		if ended++; ended == 1 {
-			out = m.outward()
-		}
-		out = out.common(m.outward())
-	}
-	switch {
-	case ended == 0:
-		return []tuple{in}
-	case !out.src.Addr().IsValid(): // several clients: nearly everything
-		return []tuple{{}}
-	}
-	return []tuple{in, out}
-}
-
-// matcher finds the mapping of a connection by the address and port at one end.
-type matcher map[tuple][]mapped
-
-func newMatcher(batch []mapped) matcher {
-	w := matcher{}
-	for _, m := range batch {
-		in := tuple{proto: m.proto, dst: m.external}
-		w[in] = append(w[in], m)
-		if !m.begun {
-			out := tuple{proto: m.proto, src: m.client}
-			w[out] = append(w[out], m)
-		}
-	}
-	return w
-}
-
-// wants reports whether the connection c ends. Its replies come from where it
-// was redirected to, and go to what its source was changed into.
-func (w matcher) wants(c flow) bool {
-	for _, m := range w[tuple{proto: c.orig.proto, dst: c.orig.dst}] {
-		redirected := c.reply.src == m.client && !m.begun
-		if m.inward().has(c.orig) && (redirected || c.reply.src == m.external) {
-			return true
-		}
-	}
-	for _, m := range w[tuple{proto: c.orig.proto, src: c.orig.src}] {
-		if m.outward().has(c.orig) && c.reply.dst == m.external {
-			return true
-		}
-	}
-	return false
 }

@@ -14,9 +14,8 @@ import (
 // The messages of ctnetlink, as linux/netfilter/nfnetlink_conntrack.h has
 // them. Every number in them is big-endian, but for the flags of CTA_FILTER.
 const (
-	ctGet      = netlink.HeaderType(unix.NFNL_SUBSYS_CTNETLINK<<8 | 1)
-	ctDelete   = netlink.HeaderType(unix.NFNL_SUBSYS_CTNETLINK<<8 | 2)
-	ctGetStats = netlink.HeaderType(unix.NFNL_SUBSYS_CTNETLINK<<8 | 5)
+	ctGet    = netlink.HeaderType(unix.NFNL_SUBSYS_CTNETLINK<<8 | 1)
+	ctDelete = netlink.HeaderType(unix.NFNL_SUBSYS_CTNETLINK<<8 | 2)
 
 	ctaTupleOrig  = 1
 	ctaTupleReply = 2
@@ -80,6 +79,14 @@ func dumpRequest(want tuple) (netlink.Message, error) {
 	return request(ctGet, netlink.Dump, ae)
 }
 
+// getRequest asks for the one connection with this original tuple.
+func getRequest(orig tuple) (netlink.Message, error) {
+	ae := netlink.NewAttributeEncoder()
+	ae.ByteOrder = binary.BigEndian
+	ae.Nested(ctaTupleOrig, orig.encode)
+	return request(ctGet, netlink.Acknowledge, ae)
+}
+
 // deleteRequest removes exactly the connection that the kernel told of in the
 // message b, and none that has taken its place: it is named by its original
 // tuple and its CTA_ID, and by CTA_ZONE where it has one, as the kernel wrote
@@ -97,8 +104,9 @@ func deleteRequest(b []byte) (netlink.Message, error) {
 	for ad.Next() {
 		switch ad.Type() {
 		case ctaTupleOrig:
-			ae.Bytes(netlink.Nested|ctaTupleOrig, ad.Bytes())
-			tuple = ad.Len() > 0
+			orig := ad.Bytes()
+			ae.Bytes(netlink.Nested|ctaTupleOrig, orig)
+			tuple = len(orig) > 0
 		case ctaID:
 			ae.Bytes(ctaID, ad.Bytes())
 			id = true

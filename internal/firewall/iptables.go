@@ -8,6 +8,7 @@ package firewall
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os/exec"
 	"slices"
@@ -57,6 +58,7 @@ type IPTables struct {
 	restore string // of iptables-restore
 	logf    func(string, ...any)
 	rules   ruleset // for the network of the last Sync
+	inForce *inForce
 }
 
 // NewIPTables finds the programs and checks that the kernel answers and has the
@@ -75,6 +77,7 @@ func NewIPTables(ctx context.Context, opts IPTablesOptions, uplink string, logf 
 	if err := f.parents(); err != nil {
 		return nil, err
 	}
+	f.inForce = newInForce(OpenFlows(logf))
 	return f, nil
 }
 
@@ -191,7 +194,11 @@ func (f *IPTables) Change(remove []portmap.Mapping, add *portmap.Mapping) error 
 		}
 	}
 	in.WriteString("COMMIT\n")
-	return f.run(f.ctx, lockWait, in.String())
+	if err := f.run(f.ctx, lockWait, in.String()); err != nil {
+		return err
+	}
+	f.inForce.change(remove, add)
+	return nil
 }
 
 // Sync rewrites our chains as a whole and puts back the jumps to them if
@@ -210,7 +217,11 @@ func (f *IPTables) Sync(n portmap.Network, all []portmap.Mapping) error {
 			}
 		}
 	}
-	return f.run(f.ctx, lockWait, f.rules.whole(all, f.opts.ForwardRules, missing))
+	if err := f.run(f.ctx, lockWait, f.rules.whole(all, f.opts.ForwardRules, missing)); err != nil {
+		return err
+	}
+	f.inForce.sync(n, all)
+	return nil
 }
 
 // tables are those in which we have chains.
@@ -230,10 +241,11 @@ func (f *IPTables) list(ctx context.Context, wait int, table string) (string, er
 	return listing, nil
 }
 
-// Close removes everything of ours from the kernel, also after ctx has ended.
+// Close removes everything of ours from the kernel, also after ctx has ended,
+// and ends the connections of all mappings.
 func (f *IPTables) Close() error {
 	_, err := f.remove(context.WithoutCancel(f.ctx), closeWait)
-	return err
+	return errors.Join(err, f.inForce.close())
 }
 
 // remove takes out our jumps, whichever chain they stand in (an earlier run

@@ -1,0 +1,164 @@
+package firewall
+
+import (
+	"net/netip"
+
+	"github.com/linux-igd/upnpd/internal/portmap"
+)
+
+// mapped is what identifies a mapping's connections.
+type mapped struct {
+	proto    uint8
+	remote   netip.Addr     // RemoteHost; the zero Addr: any
+	external netip.AddrPort // where peers send to
+	client   netip.AddrPort // where they are redirected to
+}
+
+// change is a mapping that ends or begins.
+type change struct {
+	mapped
+	begun bool
+}
+
+func newMapped(external netip.Addr, m *portmap.Mapping) mapped {
+	return mapped{
+		proto: uint8(m.Protocol), remote: m.RemoteHost,
+		external: netip.AddrPortFrom(external, m.ExternalPort),
+		client:   netip.AddrPortFrom(m.Client, m.InternalPort),
+	}
+}
+
+// inward and outward are the original tuples of its connections.
+func (m mapped) inward() tuple {
+	return tuple{m.proto, netip.AddrPortFrom(m.remote, 0), m.external}
+}
+
+func (m mapped) outward() tuple {
+	return tuple{m.proto, m.client, netip.AddrPortFrom(m.remote, 0)}
+}
+
+// filters gives the dumps that show all connections of the batch, and few more:
+// of what its mappings have in common.
+func filters(batch []change) []tuple {
+	var in, out tuple
+	ended := 0
+	for i, m := range batch {
+		if i == 0 {
+			in = m.inward()
+		}
+		in = in.common(m.inward())
+		if m.begun {
+			continue
+		}
+		if ended++; ended == 1 {
+			out = m.outward()
+		}
+		out = out.common(m.outward())
+	}
+	switch {
+	case ended == 0:
+		return []tuple{in}
+	case !out.src.Addr().IsValid(): // several clients: nearly everything
+		return []tuple{{}}
+	}
+	return []tuple{in, out}
+}
+
+// matcher finds the mapping of a connection by the address and port at one end.
+type matcher map[tuple][]change
+
+func newMatcher(batch []change) matcher {
+	w := matcher{}
+	for _, m := range batch {
+		in := tuple{proto: m.proto, dst: m.external}
+		w[in] = append(w[in], m)
+		if !m.begun {
+			out := tuple{proto: m.proto, src: m.client}
+			w[out] = append(w[out], m)
+		}
+	}
+	return w
+}
+
+// wants reports whether the connection c ends. Its replies come from where it
+// was redirected to, and go to what its source was changed into.
+func (w matcher) wants(c flow) bool {
+	for _, m := range w[tuple{proto: c.orig.proto, dst: c.orig.dst}] {
+		redirected := c.reply.src == m.client && !m.begun
+		if m.inward().has(c.orig) && (redirected || c.reply.src == m.external) {
+			return true
+		}
+	}
+	for _, m := range w[tuple{proto: c.orig.proto, src: c.orig.src}] {
+		if m.outward().has(c.orig) && c.reply.dst == m.external {
+			return true
+		}
+	}
+	return false
+}
+
+// inForce knows which mappings are in the kernel, and has Flows do what follows
+// from each change of them.
+type inForce struct {
+	flows   *Flows
+	network portmap.Network
+	mapped  map[mapped]bool
+}
+
+func newInForce(flows *Flows) *inForce {
+	return &inForce{flows: flows, mapped: map[mapped]bool{}}
+}
+
+// of gives what identifies m's connections; false: m is not in the kernel.
+func (f *inForce) of(m *portmap.Mapping) (mapped, bool) {
+	ok := m.Enabled && f.network.External.IsValid() && f.network.OnLink(m.Client)
+	return newMapped(f.network.External, m), ok
+}
+
+// change follows a portmap.Firewall's Change that the kernel has taken. A
+// renewal ends nothing.
+func (f *inForce) change(remove []portmap.Mapping, add *portmap.Mapping) {
+	var added mapped
+	begins := false
+	if add != nil {
+		added, begins = f.of(add)
+	}
+	for i := range remove {
+		if m, ok := f.of(&remove[i]); ok && f.mapped[m] && (!begins || m != added) {
+			delete(f.mapped, m)
+			f.flows.end(m)
+		}
+	}
+	if begins && !f.mapped[added] {
+		f.mapped[added] = true
+		f.flows.begin(added)
+	}
+}
+
+// sync follows a portmap.Firewall's Sync that the kernel has taken. What was
+// mapped at another address of the uplink ends.
+func (f *inForce) sync(n portmap.Network, all []portmap.Mapping) {
+	before := f.mapped
+	f.network, f.mapped = n, make(map[mapped]bool, len(all))
+	for i := range all {
+		if m, ok := f.of(&all[i]); ok {
+			f.mapped[m] = true
+		}
+	}
+	for m := range before {
+		if !f.mapped[m] {
+			f.flows.end(m)
+		}
+	}
+	for m := range f.mapped {
+		if !before[m] {
+			f.flows.begin(m)
+		}
+	}
+}
+
+// close ends everything, and Flows.
+func (f *inForce) close() error {
+	f.sync(portmap.Network{}, nil)
+	return f.flows.Close()
+}
