@@ -94,7 +94,7 @@ func exchange(to netip.AddrPort, request string) (reply []byte, took time.Durati
 	if err != nil {
 		return nil, 0, err
 	}
-	defer func() { _ = unix.Close(fd) }() // nothing is lost with it
+	defer reset(fd)
 	if n, err := unix.Write(fd, []byte(request)); err != nil || n != len(request) {
 		return nil, 0, fmt.Errorf("send %d of %d bytes to %s: %w", n, len(request), to, errors.Join(err, io.ErrShortWrite))
 	}
@@ -112,6 +112,13 @@ func exchange(to netip.AddrPort, request string) (reply []byte, took time.Durati
 		}
 	}
 	return reply, 0, fmt.Errorf("the reply of %s has no end", to)
+}
+
+// reset closes a connection so that no TIME_WAIT stays behind. Thousands of
+// them, of other requests, would burden whoever reads the router's sockets.
+func reset(fd int) {
+	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	_ = unix.Close(fd) // all that was wanted has been read
 }
 
 // search sends an M-SEARCH for a gateway and waits for the first answer.
@@ -147,9 +154,8 @@ func setUp(to netip.AddrPort) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	// A reset leaves neither side anything to wait for.
-	err = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-	return took, errors.Join(err, unix.Close(fd))
+	reset(fd)
+	return took, nil
 }
 
 // service is where a daemon takes actions on port mappings.

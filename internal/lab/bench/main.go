@@ -192,7 +192,7 @@ func (b *run) fillAll(ctx context.Context, count int) error {
 			wait.Add(1)
 			go func() {
 				defer wait.Done()
-				errs <- r.fill(ctx, count, b.progress)
+				errs <- r.lab.LAN1.Do(func() error { return r.fill(ctx, count, b.progress) })
 			}()
 		}
 	}

@@ -118,40 +118,40 @@ func (r *router) listAll() (took time.Duration, estimated bool, err error) {
 	return time.Since(start), false, nil
 }
 
-// bySOAP is the largest count for which a miniupnpd gets all mappings by SOAP.
+// bySOAP is how many mappings a miniupnpd gets by SOAP at most.
 const bySOAP = 1000
 
 // fill maps ports until count mappings live. progress is called now and then.
+// The thread must be on lan1.
 func (r *router) fill(ctx context.Context, count int, progress func(string, ...any)) error {
-	if missing := count - len(r.live.ports); r.name == peerName && count > bySOAP && missing > 0 {
-		if err := r.stock(missing - 1); err != nil {
-			return err
+	start, said, stocked := time.Now(), time.Now(), false
+	for len(r.live.ports) < count {
+		if err := context.Cause(ctx); err != nil {
+			return fmt.Errorf("fill %s to %d mappings: stopped at %d after %v: %w",
+				r.name, count, len(r.live.ports), time.Since(start).Round(time.Second), err)
 		}
-		return r.lab.LAN1.Do(func() error {
-			// A change of its own makes it read the kernel's rules again.
-			if _, err := r.add(); err != nil {
+		if r.name == peerName && len(r.live.ports) == bySOAP {
+			if err := r.stock(count - bySOAP - 1); err != nil {
 				return err
 			}
-			return r.known()
-		})
-	}
-	start, said := time.Now(), time.Now()
-	return r.lab.LAN1.Do(func() error {
-		for len(r.live.ports) < count {
-			if err := context.Cause(ctx); err != nil {
-				return fmt.Errorf("fill %s to %d mappings: stopped at %d after %v: %w",
-					r.name, count, len(r.live.ports), time.Since(start).Round(time.Second), err)
-			}
-			if _, err := r.add(); err != nil {
-				return fmt.Errorf("fill %s to %d mappings: %w", r.name, count, err)
-			}
-			if time.Since(said) > 10*time.Second {
-				said = time.Now()
-				progress("%s %s: %d of %d mappings", r.backend, r.name, len(r.live.ports), count)
-			}
+			stocked = true
 		}
-		return nil
-	})
+		// After stock this change of its own makes miniupnpd read all rules; the
+		// first one may fail because others have changed the table.
+		_, err := r.add()
+		if err != nil && stocked {
+			_, err = r.add()
+		}
+		stocked = false
+		if err != nil {
+			return fmt.Errorf("fill %s to %d mappings: %w", r.name, count, err)
+		}
+		if time.Since(said) > 10*time.Second {
+			said = time.Now()
+			progress("%s %s: %d of %d mappings", r.backend, r.name, len(r.live.ports), count)
+		}
+	}
+	return r.known()
 }
 
 // known asks for mappings all over the list.

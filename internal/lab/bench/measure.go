@@ -17,6 +17,8 @@ const (
 	// settle lets a daemon end what it does after its last reply before its
 	// CPU time is read.
 	settle = 3 * time.Millisecond
+	// calm is how long the daemons are left alone before wake-ups are counted.
+	calm = 3 * time.Second
 )
 
 // pair is both daemons with the same backend.
@@ -205,6 +207,9 @@ func (b *run) idle(ctx context.Context, count int) error {
 			routers = append(routers, p.ours, p.peer)
 		}
 	}
+	if err := pause(ctx, calm); err != nil {
+		return err
+	}
 	before := make([]int64, len(routers))
 	for i, r := range routers {
 		var err error
@@ -212,10 +217,8 @@ func (b *run) idle(ctx context.Context, count int) error {
 			return err
 		}
 	}
-	select {
-	case <-time.After(b.plan.idle):
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	if err := pause(ctx, b.plan.idle); err != nil {
+		return err
 	}
 	for i, r := range routers {
 		after, err := wakeUps(r.pid)
@@ -225,4 +228,13 @@ func (b *run) idle(ctx context.Context, count int) error {
 		b.record(r, idleWakeUps, count, float64(after-before[i]))
 	}
 	return nil
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }

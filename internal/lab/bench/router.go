@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -39,6 +41,7 @@ type router struct {
 	search  netip.AddrPort // where the daemon takes unicast searches
 	stop    func() error
 	live    mappings
+	log     io.Closer // nil without one
 }
 
 // raise makes a lab with the firewall of a home router in rules of the backend.
@@ -145,6 +148,34 @@ allow 1024-65535 0.0.0.0/0 1024-65535
 deny 0-65535 0.0.0.0/0 0-65535
 `
 
+// withLog runs a program with a /dev of its own in which there is a system log.
+// Without one a miniupnpd writes to the machine's console, which may be slow.
+const withLog = `
+mount -t tmpfs -o mode=755 none /dev
+mknod -m 666 /dev/null c 1 3
+mknod -m 444 /dev/urandom c 1 9
+ln -s "$1" /dev/log
+shift
+exec "$@"
+`
+
+// drain makes a socket for system logs at path and reads what comes.
+func (r *router) drain(path string) (string, error) {
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		return "", fmt.Errorf("a log for miniupnpd: %w", err)
+	}
+	go func() {
+		for buf := make([]byte, 8192); ; {
+			if _, err := conn.Read(buf); err != nil {
+				return // the run has ended
+			}
+		}
+	}()
+	r.log = conn
+	return path, nil
+}
+
 // startPeer starts miniupnpd with its files in dir.
 func (r *router) startPeer(ctx context.Context, program, dir string) error {
 	if r.backend == iptables {
@@ -158,9 +189,13 @@ func (r *router) startPeer(ctx context.Context, program, dir string) error {
 	if err := os.WriteFile(config, []byte(peerConfig), 0o600); err != nil {
 		return err
 	}
+	logSocket, err := r.drain(filepath.Join(dir, r.backend+".log"))
+	if err != nil {
+		return err
+	}
 	// It goes to the background by itself; staying in the foreground would
 	// mean its debug mode.
-	if err := r.run(ctx, "", program, "-f", config, "-P", pidFile); err != nil {
+	if err := r.run(ctx, "", "unshare", "-m", "sh", "-c", withLog, "sh", logSocket, program, "-f", config, "-P", pidFile); err != nil {
 		return err
 	}
 	if err := r.discover(); err != nil {
@@ -191,5 +226,9 @@ func (r *router) discover() error {
 
 // close ends the daemon and its lab, and all that still runs there.
 func (r *router) close() error {
-	return errors.Join(r.stop(), r.lab.Close())
+	err := errors.Join(r.stop(), r.lab.Close())
+	if r.log != nil {
+		err = errors.Join(err, r.log.Close())
+	}
+	return err
 }
