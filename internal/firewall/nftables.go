@@ -29,6 +29,7 @@ type NFTables struct {
 	layout  layout
 	network portmap.Network
 	state   elements
+	inForce *inForce
 	counted map[portmap.Key]uint64 // by elements that were written anew since
 	query   *netlink.Conn          // for single counters; nil until needed
 }
@@ -61,6 +62,7 @@ func NewNFTables(uplink string, now func() time.Duration, logf func(string, ...a
 	if _, err := f.conn.ListTablesOfFamily(nftables.TableFamilyINet); err != nil {
 		return nil, errors.Join(fmt.Errorf("ask the kernel for nf_tables: %w", err), f.conn.CloseLasting())
 	}
+	f.inForce = newInForce(OpenFlows(logf))
 	return f, nil
 }
 
@@ -123,6 +125,7 @@ func (f *NFTables) Change(remove []portmap.Mapping, add *portmap.Mapping) error 
 		return err
 	}
 	f.state.commit(next)
+	f.inForce.change(remove, add)
 	return nil
 }
 
@@ -150,6 +153,7 @@ func (f *NFTables) Sync(n portmap.Network, all []portmap.Mapping) error {
 		return err
 	}
 	f.network, f.state = n, want
+	f.inForce.sync(n, all)
 	return nil
 }
 
@@ -226,19 +230,20 @@ func (f *NFTables) Guard(ctx context.Context, repair func()) {
 	}
 }
 
-// Close takes the table out of the kernel.
+// Close takes the table out of the kernel and ends the connections of all
+// mappings.
 func (f *NFTables) Close() error {
-	if err := f.connect(); err != nil {
-		return err
-	}
-	f.conn.DelTable(f.layout.table)
-	err := f.flush()
-	if errors.Is(err, unix.ENOENT) {
-		err = nil
+	err := f.connect()
+	if err == nil {
+		f.conn.DelTable(f.layout.table)
+		if err = f.flush(); errors.Is(err, unix.ENOENT) {
+			err = nil
+		}
 	}
 	if f.conn != nil {
 		err = errors.Join(err, f.conn.CloseLasting())
 	}
+	err = errors.Join(err, f.inForce.close())
 	if f.query != nil {
 		err = errors.Join(err, f.query.Close())
 	}
