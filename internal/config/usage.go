@@ -12,7 +12,7 @@ mappings.
       --config FILE     read FILE instead of ` + DefaultPath + `
       --extip ADDR      report ADDR as the external address
       --port PORT       HTTP port (default 0: the first free one from 49152)
-      --firewall NAME   auto or iptables (default auto)
+      --firewall NAME   auto, nftables or iptables (default auto)
       --secure no       let a host map ports for other hosts
       --allow "RULE"    allow a mapping, e.g. "any 192.168.1.0/24 any udp"
       --deny "RULE"     refuse a mapping; of all rules the first match decides
