@@ -41,12 +41,18 @@ const nfgenmsg = 4
 // The error is that of the first opening; later ones are logged and mended.
 func (f *NFTables) Watch(ctx context.Context, ours, any func()) error {
 	w := watch{
+		open:   openEvents,
 		port:   &f.port,
 		ours:   task{do: ours, burst: repairBurst, every: repairEvery},
 		any:    task{do: any, burst: 1, settle: settle},
 		events: make(chan bool, 1),
+		logf:   f.logf,
 	}
-	conn, err := openEvents()
+	return w.run(ctx)
+}
+
+func (w *watch) run(ctx context.Context) error {
+	conn, err := w.open()
 	if err != nil {
 		return err
 	}
@@ -60,27 +66,29 @@ func (f *NFTables) Watch(ctx context.Context, ours, any func()) error {
 			wait = reopenFirst
 		}
 		if errors.Is(err, unix.ENOBUFS) { // more than we could read: start anew
-			if conn, err = openEvents(); err == nil {
+			if conn, err = w.open(); err == nil {
 				continue
 			}
 		}
-		f.logf("firewall: cannot see who changes the rules, trying again from time to time: %v", err)
+		w.logf("firewall: cannot see who changes the rules, trying again from time to time: %v", err)
 		for conn = nil; conn == nil; wait = min(2*wait, reopenMost) {
 			select {
 			case <-ctx.Done():
 				return nil
 			case <-time.After(wait):
 			}
-			conn, _ = openEvents() // the failure has its line already
+			conn, _ = w.open() // the failure has its line already
 		}
 	}
 }
 
 // watch is the state of Watch.
 type watch struct {
+	open      func() (*netlink.Conn, error)
 	port      *atomic.Uint32 // of the connection that makes our changes
 	ours, any task
 	events    chan bool // somebody changed something, and whether it was ours
+	logf      func(string, ...any)
 }
 
 // follow makes the calls until ctx ends or the events do, and closes conn.
