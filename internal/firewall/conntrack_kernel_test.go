@@ -229,13 +229,11 @@ func (p peer) ask(to string) string {
 	return string(answer[:n])
 }
 
-// flowsLab is a lab with a backend that has no mappings, and echo servers.
-func flowsLab(t *testing.T, body func(t *testing.T, l *lab.Lab, f *IPTables)) {
-	variants(t, func(t *testing.T, l *lab.Lab, v string) {
-		f, err := open(t, l, options(v))
-		if err != nil {
-			t.Fatal(err)
-		}
+// flowsLab is a lab with echo servers and each backend in turn, without
+// mappings. The body closes it.
+func flowsLab(t *testing.T, body func(t *testing.T, l *lab.Lab, f backend)) {
+	run := func(t *testing.T, l *lab.Lab, f backend) {
+		t.Helper()
 		on(t, l, func() error { return f.Sync(home, nil) })
 		for _, h := range []*lab.Host{l.LAN1, l.LAN2} {
 			if _, err := h.EchoUDP(8080); err != nil {
@@ -246,8 +244,27 @@ func flowsLab(t *testing.T, body func(t *testing.T, l *lab.Lab, f *IPTables)) {
 			t.Fatal(err)
 		}
 		body(t, l, f)
-		on(t, l, f.Close)
+	}
+	variants(t, func(t *testing.T, l *lab.Lab, v string) {
+		f, err := open(t, l, options(v))
+		if err != nil {
+			t.Fatal(err)
+		}
+		run(t, l, f)
 	})
+	t.Run(lab.Nftables, func(t *testing.T) {
+		l := lab.Start(t)
+		if err := l.Masquerade(lab.Nftables); err != nil {
+			t.Fatal(err)
+		}
+		run(t, l, openNFT(t, l))
+	})
+}
+
+// backend is either of the two.
+type backend interface {
+	portmap.Firewall
+	Close() error
 }
 
 var game = portmap.Mapping{Key: portmap.Key{Protocol: portmap.UDP, ExternalPort: 18080}, Client: addr("192.168.77.10"), InternalPort: 8080, Enabled: true}
@@ -256,8 +273,8 @@ var game = portmap.Mapping{Key: portmap.Key{Protocol: portmap.UDP, ExternalPort:
 // gets through once the port is mapped, though it knocked before; not any more
 // once the mapping is gone; and to the new host when the target changed.
 func TestPeerWithFixedPort(t *testing.T) {
-	flowsLab(t, func(t *testing.T, l *lab.Lab, f *IPTables) {
-		p := newPeer(t, l.Internet, "11.0.0.1:4000")
+	flowsLab(t, func(t *testing.T, l *lab.Lab, f backend) {
+		p, game := newPeer(t, l.Internet, "11.0.0.1:4000"), leased(game, time.Hour)
 		for range 3 {
 			if got := p.ask("11.0.0.2:18080"); got != "" {
 				t.Fatalf("an answer without a mapping: %q", got)
@@ -275,7 +292,7 @@ func TestPeerWithFixedPort(t *testing.T) {
 		before := k.execute(dumpRequest(tuple{17, ap("11.0.0.1:4000"), ap("11.0.0.2:18080")}))
 
 		renewed := game
-		renewed.Description, renewed.Deadline = "renewed", 5
+		renewed.Description, renewed.Deadline = "renewed", game.Deadline+time.Hour
 		change([]portmap.Mapping{game}, &renewed)
 		on(t, l, func() error { return f.Sync(home, []portmap.Mapping{renewed}) })
 		time.Sleep(2 * flowPause)
@@ -332,8 +349,8 @@ func id(t *testing.T, dump []netlink.Message) string {
 // external port, of the address that the uplink has now, until the mapping is
 // gone (SPEC WIP-25).
 func TestOutwardSource(t *testing.T) {
-	flowsLab(t, func(t *testing.T, l *lab.Lab, f *IPTables) {
-		local := game
+	flowsLab(t, func(t *testing.T, l *lab.Lab, f backend) {
+		local := leased(game, time.Hour)
 		local.InternalPort = 4000
 		p := newPeer(t, l.LAN1, "192.168.77.10:4000")
 		seen := func(as string) func() bool {
@@ -348,13 +365,14 @@ func TestOutwardSource(t *testing.T) {
 		until(t, "seen as the new address", seen("11.0.0.77:18080"))
 		on(t, l, func() error { return f.Change([]portmap.Mapping{local}, nil) })
 		until(t, "seen as any client", seen("11.0.0.2:4000"))
+		on(t, l, f.Close)
 	})
 }
 
 // TestEstablishedTCP: a TCP connection through a mapping carries nothing any
 // more once the mapping is gone.
 func TestEstablishedTCP(t *testing.T) {
-	flowsLab(t, func(t *testing.T, l *lab.Lab, f *IPTables) {
+	flowsLab(t, func(t *testing.T, l *lab.Lab, f backend) {
 		server, err := l.LAN1.ListenTCP("192.168.77.10:8080")
 		if err != nil {
 			t.Fatal(err)
@@ -368,6 +386,7 @@ func TestEstablishedTCP(t *testing.T) {
 				go io.Copy(c, c) // ends with the connection
 			}
 		}()
+		web := leased(web, time.Hour)
 		on(t, l, func() error { return f.Change(nil, &web) })
 		c, err := l.Internet.Dial("tcp4", "11.0.0.2:18080", 5*time.Second)
 		if err != nil {
@@ -389,5 +408,6 @@ func TestEstablishedTCP(t *testing.T) {
 		}
 		on(t, l, func() error { return f.Change([]portmap.Mapping{web}, nil) })
 		until(t, "the connection ends", func() bool { return !echoes() })
+		on(t, l, f.Close)
 	})
 }
