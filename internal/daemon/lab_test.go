@@ -3,6 +3,7 @@ package daemon
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -24,6 +25,7 @@ type inLab struct {
 	before   string // the rules without the daemon
 	daemon   *lab.Daemon
 	hosts    map[int]*controlPoint
+	peer     *net.UDPConn // on the internet, with a fixed port; nil until needed
 }
 
 // variants are the routers that the bodies run on: with either iptables, and
@@ -91,6 +93,11 @@ func (w *inLab) reaches(proto string, external int) int {
 	if err != nil {
 		return 0
 	}
+	return w.who(answer)
+}
+
+// who tells which LAN host gave an answer.
+func (w *inLab) who(answer string) int {
 	for n := 1; n <= 2; n++ {
 		if strings.HasPrefix(answer, w.host(n).Name+" ") {
 			return n
@@ -98,6 +105,27 @@ func (w *inLab) reaches(proto string, external int) int {
 	}
 	w.t.Fatalf("an unknown host answered: %q", answer)
 	return 0
+}
+
+func (w *inLab) answers(external int) int {
+	w.t.Helper()
+	var err error
+	if w.peer == nil {
+		if w.peer, err = w.Internet.ListenUDP(lab.InternetAddr + ":4000"); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	to := netip.AddrPortFrom(netip.MustParseAddr(w.wanAddr()), uint16(external))
+	if _, err := w.peer.WriteToUDPAddrPort([]byte("x"), to); err != nil {
+		w.t.Fatal(err)
+	}
+	w.peer.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+	answer := make([]byte, 200)
+	n, err := w.peer.Read(answer)
+	if err != nil {
+		return 0
+	}
+	return w.who(string(answer[:n]))
 }
 
 var inet = regexp.MustCompile(`inet ([0-9.]+)/`)

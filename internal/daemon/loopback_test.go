@@ -240,6 +240,8 @@ func (w *loopback) reaches(proto string, external int) int {
 	return 0
 }
 
+func (w *loopback) answers(external int) int { return w.reaches("UDP", external) }
+
 func (w *loopback) setWAN(addr string) {
 	w.uplink.set(func(s *wan.State) {
 		s.Uplink.Addr, _ = netip.ParseAddr(addr)

@@ -15,6 +15,9 @@ type world interface {
 	// reaches tells which LAN host (0: none) answers a peer on the internet
 	// that connects to the external port.
 	reaches(proto string, external int) int
+	// answers is reaches for a UDP peer that sends from the same port each
+	// time, so that to the kernel all its packets are one connection.
+	answers(external int) int
 	// setWAN gives the uplink another address; "" takes it away.
 	setWAN(addr string)
 	// served is an internal port where every LAN host has a TCP and a UDP
@@ -32,6 +35,9 @@ var bodies = map[string]func(*testing.T, world){
 
 func mapReachDelete(t *testing.T, w world) {
 	c := w.client(1)
+	if got := w.answers(18080); got != 0 {
+		t.Fatalf("host %d answers before anybody asked", got)
+	}
 	for _, proto := range []string{"TCP", "UDP"} {
 		if got := w.reaches(proto, 18080); got != 0 {
 			t.Fatalf("%s: host %d is reached before anybody asked", proto, got)
@@ -50,6 +56,7 @@ func mapReachDelete(t *testing.T, w world) {
 			t.Errorf("%s: %d s left of 3600", proto, left)
 		}
 	}
+	until(t, "the peer that knocked before gets through", func() bool { return w.answers(18080) == 1 })
 	if out, code := c.call("GetGenericPortMappingEntry", "NewPortMappingIndex", "1"); code != 0 || out["NewProtocol"] != "UDP" {
 		t.Errorf("GetGeneric 1: %v, error %d", out, code)
 	}
@@ -67,6 +74,7 @@ func mapReachDelete(t *testing.T, w world) {
 			t.Errorf("%s: deleting again: error %d, want 714", proto, code)
 		}
 	}
+	until(t, "the open connection ends with its mapping", func() bool { return w.answers(18080) == 0 }) // WIP-13
 }
 
 func leaseEnds(t *testing.T, w world) {
@@ -77,6 +85,12 @@ func leaseEnds(t *testing.T, w world) {
 	if got := w.reaches("TCP", 18081); got != 1 {
 		t.Fatalf("the mapped port reaches host %d, want 1", got)
 	}
+	if code := c.add("UDP", 18081, w.served(), 1); code != 0 {
+		t.Fatalf("AddPortMapping: error %d", code)
+	}
+	if got := w.answers(18081); got != 1 {
+		t.Fatalf("the mapped UDP port reaches host %d, want 1", got)
+	}
 	until(t, "the lease of one second ends", func() bool {
 		_, code := c.call("GetSpecificPortMappingEntry", "NewRemoteHost", "", "NewExternalPort", "18081", "NewProtocol", "TCP")
 		return code == 714
@@ -84,6 +98,7 @@ func leaseEnds(t *testing.T, w world) {
 	if got := w.reaches("TCP", 18081); got != 0 {
 		t.Errorf("host %d is reached after the lease", got)
 	}
+	until(t, "the open connection ends with its lease", func() bool { return w.answers(18081) == 0 })
 }
 
 func twoHosts(t *testing.T, w world) {
