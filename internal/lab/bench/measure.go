@@ -35,7 +35,6 @@ type run struct {
 	plan     plan
 	pairs    []*pair
 	rows     map[key]*row
-	notes    []string
 	progress func(format string, args ...any)
 }
 

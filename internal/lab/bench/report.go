@@ -129,7 +129,7 @@ func (r *row) cells(k key) []string {
 func (b *run) growth(backend string, m measure) []string {
 	small, large := b.plan.counts[0], b.plan.counts[len(b.plan.counts)-1]
 	first, last := b.rows[key{backend, m, small}], b.rows[key{backend, m, large}]
-	if !flat(backend, m) || first == nil || last == nil {
+	if !flat(backend, m) || small == large || first == nil || last == nil {
 		return nil
 	}
 	name, _ := m.describe()
