@@ -32,3 +32,40 @@ func TestFirewallAuto(t *testing.T) {
 		})
 	}
 }
+
+// TestForwardWarning: a forward chain that drops what is mapped is named once,
+// with the line that helps, and following it helps.
+func TestForwardWarning(t *testing.T) {
+	for router, chain := range map[string]string{"nft": "inet router forward", "iptables-nft": "FORWARD"} {
+		t.Run(router, func(t *testing.T) {
+			w := raise(t, lab.Nftables)
+			w.Router.Run(t, "nft", "flush ruleset")
+			if router == "nft" {
+				w.Router.Run(t, "nft", "table inet router { chain forward { type filter hook forward priority filter; policy drop;\n}\n}")
+			} else if err := w.Masquerade(router); err != nil {
+				t.Fatal(err)
+			}
+			w.start()
+			c := w.client(1)
+			c.add("TCP", 18080, w.served(), 0)
+			if err := w.daemon.WaitLog(chain); err != nil {
+				t.Fatal(err)
+			}
+			if w.reaches("TCP", 18080) != 0 {
+				t.Fatal("the mapping works: nothing to warn of")
+			}
+			_, line, ok := strings.Cut(w.daemon.Log(), "let them pass: ")
+			line, _, _ = strings.Cut(line, "\n")
+			if !ok {
+				t.Fatalf("no line to add in\n%s", w.daemon.Log())
+			}
+			w.Router.Run(t, "sh", "-c", line)
+			if w.reaches("TCP", 18080) != 1 && router != "nft" { // there the answers are dropped as well
+				t.Errorf("after %q the mapping does not work", line)
+			}
+			if n := strings.Count(w.daemon.Log(), line); n != 1 {
+				t.Errorf("warned %d times:\n%s", n, w.daemon.Log())
+			}
+		})
+	}
+}

@@ -3,7 +3,6 @@ package daemon
 import (
 	"errors"
 	"fmt"
-	"reflect"
 
 	"github.com/linux-igd/upnpd/internal/config"
 	"github.com/linux-igd/upnpd/internal/portmap"
@@ -101,12 +100,13 @@ func sameFirewall(a, b *config.Config) bool {
 }
 
 // sameServices reports whether two configurations differ at most in what
-// reload applies by itself.
+// reload applies by itself. Everything else has a text of its own.
 func sameServices(a, b *config.Config) bool {
 	x, y := *a, *b
 	for _, c := range []*config.Config{&x, &y} {
 		c.Policy, c.IPTables, c.Firewall = portmap.Policy{}, config.IPTables{}, ""
 		c.LogLevel, c.LeaseFile, c.Path, c.Places = 0, "", "", nil
+		c.PresentationURL = nil // a pointer
 	}
-	return reflect.DeepEqual(x, y)
+	return page(a) == page(b) && fmt.Sprintf("%+v", x) == fmt.Sprintf("%+v", y)
 }

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/linux-igd/upnpd/internal/config"
 	"github.com/linux-igd/upnpd/internal/igd"
 	"github.com/linux-igd/upnpd/internal/portmap"
 	"github.com/linux-igd/upnpd/internal/ssdp"
@@ -83,17 +84,13 @@ func (d *daemon) serve(ctx context.Context, devices follower) (*successor, error
 
 func (d *daemon) newGeneration(devices follower) *generation {
 	cfg, state := d.cfg, devices.State()
-	page := igd.OwnPage
-	if cfg.PresentationURL != nil {
-		page = *cfg.PresentationURL
-	}
 	model := cfg.ModelNumber
 	if model == "" {
 		model = d.Version
 	}
 	gateway := igd.New(igd.Config{
 		UUID: rootUUID(cfg, state), FriendlyName: cfg.FriendlyName, Serial: cfg.Serial,
-		ModelNumber: model, PresentationURL: page, DescriptionName: cfg.DescriptionName,
+		ModelNumber: model, PresentationURL: page(cfg), DescriptionName: cfg.DescriptionName,
 		ExternalIP: cfg.ExtIP, UpstreamBitrate: cfg.UpstreamBitrate, DownstreamBitrate: cfg.DownstreamBitrate,
 	}, d.table, devices, portmap.BootTime)
 
@@ -116,6 +113,14 @@ func (d *daemon) newGeneration(devices follower) *generation {
 		said:  make(chan announcement),
 		ended: make(chan *lanServer),
 	}
+}
+
+// page is the router's own web page, as igd wants it named.
+func page(cfg *config.Config) string {
+	if cfg.PresentationURL == nil {
+		return igd.OwnPage
+	}
+	return *cfg.PresentationURL
 }
 
 // reconcile makes the table and the LAN servers follow the devices. What fails

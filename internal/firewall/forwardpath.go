@@ -6,17 +6,21 @@ import (
 	"strings"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
+	"github.com/google/nftables/xt"
 )
 
-// ForwardPath looks for chains of others that drop what we redirect: a drop is
-// final, so our own table cannot let it pass. warning names each of them and
-// the command that helps; it is "" when there is none.
+// ForwardPath looks for forward chains of others that drop what we redirect: a
+// drop is final, so our own table cannot let it pass. warning names each of
+// them and the command that helps; it is "" when there is none.
 //
-// The way of a new connection through a mapping is followed from rule to rule.
-// A rule that may or may not match (for a port, say) neither accepts nor drops
-// it, unless it is about our mark or about redirected connections of a device.
-// ForwardPath has a connection of its own and may run beside the other methods.
+// A chain with policy drop is taken to let our connections pass when a rule of
+// its table accepts by our mark or by "redirected", or when the chain itself
+// accepts everything. It does not see a rule that drops before, one that accepts
+// what lacks the mark, or one that
+// drops in a chain whose policy is to accept. ForwardPath has a connection of its own and may run
+// beside the other methods.
 func (f *NFTables) ForwardPath() (warning string, err error) {
 	conn, err := nftables.New(nftables.AsLasting())
 	if err != nil {
@@ -29,25 +33,113 @@ func (f *NFTables) ForwardPath() (warning string, err error) {
 	}
 	var warnings []string
 	for _, c := range chains {
-		if !forwards(c) {
+		if !dropsForwarded(c) {
 			continue
 		}
-		p := newPath(conn, c.Table, f.layout.uplink)
-		end, err := p.follow(c.Name, surely)
+		passes, err := acceptsOurs(conn, c, chains)
 		if err != nil {
 			return "", fmt.Errorf("read the rules of table %s: %w", c.Table.Name, err)
 		}
-		if end == dropped || end == passed && c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop {
+		if !passes {
 			warnings = append(warnings, refusal(c))
 		}
 	}
 	return strings.Join(warnings, "; "), nil
 }
 
-// forwards reports whether forwarded IPv4 packets go through a base chain.
-func forwards(c *nftables.Chain) bool {
+// dropsForwarded reports whether forwarded IPv4 packets go through a base chain
+// that drops what none of its rules accepts.
+func dropsForwarded(c *nftables.Chain) bool {
 	return c.Type == nftables.ChainTypeFilter && c.Hooknum != nil && *c.Hooknum == *nftables.ChainHookForward &&
+		c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop &&
 		(c.Table.Family == nftables.TableFamilyINet || c.Table.Family == nftables.TableFamilyIPv4)
+}
+
+// acceptsOurs looks through the base chain and the other chains of its table.
+func acceptsOurs(conn *nftables.Conn, base *nftables.Chain, chains []*nftables.Chain) (bool, error) {
+	for _, c := range chains {
+		isBase := c.Name == base.Name
+		if c.Table.Name != base.Table.Name || c.Table.Family != base.Table.Family || c.Hooknum != nil && !isBase {
+			continue
+		}
+		rules, err := conn.GetRules(c.Table, c)
+		if err != nil {
+			return false, err
+		}
+		for _, r := range rules {
+			if accepts(r.Exprs) && (aboutOurs(r.Exprs) || isBase && unconditional(r.Exprs)) {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
+}
+
+func accepts(rule []expr.Any) bool {
+	for _, x := range rule {
+		if v, ok := x.(*expr.Verdict); ok && v.Kind == expr.VerdictAccept {
+			return true
+		}
+	}
+	return false
+}
+
+// unconditional: nothing but counters stands before the verdict.
+func unconditional(rule []expr.Any) bool {
+	for _, x := range rule {
+		switch x.(type) {
+		case *expr.Verdict, *expr.Counter, *expr.Log:
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// Bits of a connection (linux/netfilter/nf_conntrack_common.h, xt_conntrack.h).
+const (
+	dnatStatus  = 1 << 5 // IPS_DST_NAT
+	xtDNATState = 1 << 7 // XT_CONNTRACK_STATE_DNAT
+)
+
+// aboutOurs: the rule looks at our mark, or whether the connection was
+// redirected, in nftables' words or in those of iptables-nft.
+func aboutOurs(rule []expr.Any) bool {
+	var loaded expr.CtKey
+	known := false
+	for _, x := range rule {
+		switch x := x.(type) {
+		case *expr.Ct:
+			loaded, known = x.Key, !x.SourceRegister
+		case *expr.Bitwise:
+			if known && (loaded == expr.CtKeyMARK && hasBit(x.Mask, connMark) || loaded == expr.CtKeySTATUS && hasBit(x.Mask, dnatStatus)) {
+				return true
+			}
+		case *expr.Match:
+			if matchOurs(x) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// hasBit looks into a number in the host's byte order.
+func hasBit(b []byte, bit uint32) bool {
+	return len(b) >= 4 && binaryutil.NativeEndian.Uint32(b)&bit != 0
+}
+
+// matchOurs is aboutOurs for a match in the form of the old xtables.
+func matchOurs(m *expr.Match) bool {
+	switch info := m.Info.(type) {
+	case *xt.ConntrackMtinfo3:
+		return info.StateMask&xtDNATState != 0
+	case *xt.ConntrackMtinfo2:
+		return info.StateMask&xtDNATState != 0
+	case *xt.Unknown: // struct xt_connmark_mtinfo1 begins with mark and mask
+		return m.Name == "connmark" && len(*info) >= 8 && hasBit(*info, connMark) && hasBit((*info)[4:], connMark)
+	}
+	return false
 }
 
 // refusal is the warning about one chain.
@@ -61,126 +153,4 @@ func refusal(c *nftables.Chain) string {
 		command = fmt.Sprintf("iptables -I FORWARD -m connmark --mark %s/%s -j ACCEPT", mark, mark)
 	}
 	return fmt.Sprintf("chain %s of table %s %s drops connections to mapped ports; let them pass: %s", c.Name, family, c.Table.Name, command)
-}
-
-// outcome is how a chain ends for a packet.
-type outcome int
-
-const (
-	passed   outcome = iota // goes on behind the chain
-	accepted                // by this base chain; the next one may differ
-	dropped
-)
-
-// reach tells whether a packet comes to a rule.
-type reach int
-
-const (
-	perhaps  reach = iota // it depends on what we do not know
-	intended              // perhaps, but the rules are about what we redirect
-	surely
-)
-
-// path follows a connection through the chains of one table.
-type path struct {
-	conn  *nftables.Conn
-	table *nftables.Table
-	rules map[string][]*nftables.Rule
-	ends  map[visit]outcome
-	// The connection, the same one by another's redirect, and by none.
-	ours, redirected, other probe
-}
-
-type visit struct {
-	chain string
-	reach reach
-}
-
-func newPath(conn *nftables.Conn, table *nftables.Table, uplink string) *path {
-	p := &path{conn: conn, table: table, rules: map[string][]*nftables.Rule{}, ends: map[visit]outcome{}}
-	p.other = probe{uplink: uplink, elements: p.elements}
-	p.redirected = p.other
-	p.redirected.status = dnatStatus
-	p.ours = p.redirected
-	p.ours.mark = connMark
-	return p
-}
-
-// follow goes through a chain and those that it leads to.
-func (p *path) follow(chain string, r reach) (outcome, error) {
-	if end, ok := p.ends[visit{chain, r}]; ok {
-		return end, nil
-	}
-	rules, ok := p.rules[chain]
-	if !ok {
-		var err error
-		if rules, err = p.conn.GetRules(p.table, &nftables.Chain{Name: chain}); err != nil {
-			return passed, err
-		}
-		p.rules[chain] = rules
-	}
-	for _, rule := range rules {
-		end, last, err := p.apply(rule.Exprs, r)
-		if err != nil {
-			return passed, err
-		}
-		if last {
-			p.ends[visit{chain, r}] = end
-			return end, nil
-		}
-	}
-	p.ends[visit{chain, r}] = passed
-	return passed, nil
-}
-
-// apply gives what a rule does; last when no rule of the chain follows.
-func (p *path) apply(rule []expr.Any, r reach) (end outcome, last bool, err error) {
-	ours, err := p.ours.verdicts(rule)
-	if err != nil || len(ours.verdicts) == 0 {
-		return passed, false, err
-	}
-	redirected, err := p.redirected.verdicts(rule)
-	if err != nil {
-		return passed, false, err
-	}
-	other, err := p.other.verdicts(rule)
-	if err != nil {
-		return passed, false, err
-	}
-	about := len(redirected.verdicts) == 0 || len(other.verdicts) == 0 && !ours.narrow
-	for _, v := range ours.verdicts {
-		r := r
-		switch {
-		case v.match == yes && r == surely:
-		case about:
-			r = intended
-		case v.match == maybe:
-			r = perhaps
-		}
-		if end, last, err = p.obey(v, r); err != nil || last {
-			return end, last, err
-		}
-	}
-	return passed, false, nil
-}
-
-// obey does what a verdict says to a packet that comes to it as r.
-func (p *path) obey(v verdict, r reach) (end outcome, last bool, err error) {
-	switch v.kind {
-	case expr.VerdictAccept:
-		return accepted, r != perhaps, nil
-	case expr.VerdictDrop:
-		return dropped, r == surely, nil
-	case expr.VerdictReturn:
-		return passed, r == surely, nil
-	case expr.VerdictJump, expr.VerdictGoto:
-		end, err = p.follow(v.chain, r)
-		return end, end != passed || v.kind == expr.VerdictGoto && r == surely, err
-	}
-	return passed, false, nil
-}
-
-// elements reads a set of the table.
-func (p *path) elements(set string) ([]nftables.SetElement, error) {
-	return p.conn.GetSetElements(&nftables.Set{Table: p.table, Name: set})
 }

@@ -222,9 +222,21 @@ func (f *NFTables) flush() error {
 	return nil
 }
 
-// Guard calls repair after somebody else changed our table, until ctx ends.
+// Guard calls repair after somebody else changed our table, until ctx ends. At
+// first, and whenever the rules change, it looks whether mapped connections pass
+// the forward chains, and warns once of each fault.
 func (f *NFTables) Guard(ctx context.Context, repair func()) {
-	if err := f.Watch(ctx, repair, func() {}); err != nil {
+	var said string
+	look := func() {
+		warning, err := f.ForwardPath()
+		if err == nil && warning != said && warning != "" {
+			f.logf("firewall: %s", warning)
+		}
+		if err == nil {
+			said = warning
+		}
+	}
+	if err := f.Watch(ctx, repair, look); err != nil {
 		f.logf("firewall: cannot see who changes the rules: %v", err)
 		<-ctx.Done()
 	}
