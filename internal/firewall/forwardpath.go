@@ -17,10 +17,10 @@ import (
 //
 // A chain with policy drop is taken to let our connections pass when a rule of
 // its table accepts by our mark or by "redirected", or when the chain itself
-// accepts everything. It does not see a rule that drops before, one that accepts
-// what lacks the mark, or one that
-// drops in a chain whose policy is to accept. ForwardPath has a connection of its own and may run
-// beside the other methods.
+// accepts everything. A rule that drops before, one that accepts what lacks the
+// mark, and a drop in a chain whose policy is to accept are not seen.
+//
+// ForwardPath has a connection of its own and may run beside the other methods.
 func (f *NFTables) ForwardPath() (warning string, err error) {
 	conn, err := nftables.New(nftables.AsLasting())
 	if err != nil {
