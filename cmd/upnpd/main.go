@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 
 	"golang.org/x/sys/unix"
@@ -44,6 +45,7 @@ func run(argv []string) int {
 		return 1
 	}
 	debug.SetGCPercent(20) // routers have little memory, and the heap is small
+	runtime.GOMAXPROCS(1)  // nothing here is parallel; waking other threads only costs
 	child := isChild()
 	if !cfg.Foreground && !child {
 		return background(argv)

@@ -302,9 +302,11 @@ func TestSourcePorts(t *testing.T) {
 				}
 			}
 			w.client(1).add("TCP", 18080, w.served(), 0)
-			answer, err := w.ReachTCP(w.LAN2, lab.WANAddr+":18080", 2*time.Second)
-			if err != nil || !strings.HasPrefix(answer, "lan1 ") {
-				t.Errorf("hairpin: %q, %v", answer, err)
+			for _, from := range []*lab.Host{w.LAN2, w.LAN1} { // another, and itself
+				answer, err := w.ReachTCP(from, lab.WANAddr+":18080", 2*time.Second)
+				if err != nil || !strings.HasPrefix(answer, "lan1 ") {
+					t.Errorf("hairpin from %s: %q, %v", from.Name, answer, err)
+				}
 			}
 		})
 	}

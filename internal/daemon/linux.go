@@ -25,10 +25,8 @@ var linux = system{
 		return wan.Follow(uplink, intifs, portmap.BootTime, logf)
 	},
 	firewall: openFirewall,
-	inUse: func(p portmap.Protocol, port uint16) (bool, error) {
-		return sock.Listening(p == portmap.TCP, port)
-	},
-	lock: lock,
+	inUse:    inUse(),
+	lock:     lock,
 	portFree: func(dev string, port uint16) error {
 		l, err := sock.ListenTCP(dev, port)
 		if err != nil {
@@ -42,6 +40,11 @@ var linux = system{
 	},
 	ssdpPort: ssdp.Port,
 	lanRetry: 5 * time.Second,
+}
+
+func inUse() func(portmap.Protocol, uint16) (bool, error) {
+	var ports sock.Ports
+	return func(p portmap.Protocol, port uint16) (bool, error) { return ports.Listening(p == portmap.TCP, port) }
 }
 
 // lock makes sure that one daemon at a time has our chains: a second one would

@@ -16,11 +16,23 @@ const (
 	stateClose  = "07" // TCP_CLOSE: a UDP socket that is not connected
 )
 
+// Ports knows the ports that the router itself uses. Its zero value is ready;
+// it is for one goroutine at a time.
+type Ports struct {
+	slow bool // this kernel has no inet_diag, as OpenWrt's has by default none
+}
+
 // Listening reports whether the router itself has a socket on the port: TCP
 // in state LISTEN, UDP not connected, IPv4 or IPv6 (which may be dual-stack),
-// on whatever address. It reads /proc/net, which shows the network namespace
-// of the process. An error means that it is not known.
-func Listening(tcp bool, port uint16) (bool, error) {
+// on whatever address. It asks sock_diag(7), or reads /proc/net, which shows the
+// network namespace of the process. An error means that it is not known.
+func (p *Ports) Listening(tcp bool, port uint16) (bool, error) {
+	if !p.slow {
+		if found, err := diag(tcp, port); err == nil {
+			return found, nil
+		}
+		p.slow = true
+	}
 	return listeningIn("/proc/net", tcp, port)
 }
 
