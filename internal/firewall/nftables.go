@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync/atomic"
 	"time"
 
@@ -110,7 +111,7 @@ func (f *NFTables) Change(remove []portmap.Mapping, add *portmap.Mapping) error 
 	if next.empty() {
 		return nil
 	}
-	f.keep(next)
+	lost := f.rewritten(next)
 	for _, e := range next.gone {
 		if err := f.conn.SetDeleteElements(f.layout.set(e.set), []nftables.SetElement{{Key: e.key(), Val: e.value()}}); err != nil {
 			return err
@@ -125,6 +126,12 @@ func (f *NFTables) Change(remove []portmap.Mapping, add *portmap.Mapping) error 
 		return err
 	}
 	f.state.commit(next)
+	f.addUp(lost)
+	for k, m := range next.active {
+		if m == nil {
+			delete(f.counted, k)
+		}
+	}
 	f.inForce.change(remove, add)
 	return nil
 }
@@ -140,33 +147,37 @@ func (f *NFTables) Sync(n portmap.Network, all []portmap.Mapping) error {
 	for i := range all {
 		want.commit(want.change(n, nil, &all[i]))
 	}
-	err := f.sync(n, want)
+	lost, err := f.sync(n, want)
 	if f.layout.counters && errors.Is(err, unix.EOPNOTSUPP) {
 		f.logf("firewall: this kernel has no counters in maps: mappings are not counted")
 		f.layout = newLayout(f.layout.uplink, false)
-		err = f.sync(n, want)
+		lost, err = f.sync(n, want)
 	}
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EEXIST) { // something expired, or somebody else wrote, between reading and writing
-		err = f.sync(n, want)
+		lost, err = f.sync(n, want)
 	}
 	if err != nil {
 		return err
 	}
 	f.network, f.state = n, want
+	f.addUp(lost)
+	maps.DeleteFunc(f.counted, func(k portmap.Key, _ uint64) bool { _, ok := want.active[k]; return !ok })
 	f.inForce.sync(n, all)
 	return nil
 }
 
-func (f *NFTables) sync(n portmap.Network, want elements) error {
+// sync gives what the elements that it wrote anew have counted.
+func (f *NFTables) sync(n portmap.Network, want elements) (lost map[portmap.Key]uint64, err error) {
 	if err := f.connect(); err != nil {
-		return err
+		return nil, err
 	}
+	lost = map[portmap.Key]uint64{}
 	have := map[string][]present{}
 	if f.present() {
-		for _, name := range maps {
+		for _, name := range mapNames {
 			elements, err := f.readMap(name)
 			if err != nil && !errors.Is(err, unix.ENOENT) {
-				return err
+				return nil, err
 			}
 			have[name] = elements
 		}
@@ -176,13 +187,13 @@ func (f *NFTables) sync(n portmap.Network, want elements) error {
 	if n.External.Is4() {
 		f.add(ext4, []nftables.SetElement{{Key: n.External.AsSlice()}})
 	}
-	for _, name := range maps {
+	for _, name := range mapNames {
 		gone, missing := want.compare(name, have[name], f.now())
-		f.count(name, gone)
+		f.rewrittenIn(name, gone, lost)
 		f.remove(name, gone)
 		f.add(name, missing)
 	}
-	return f.flush()
+	return lost, f.flush()
 }
 
 // chunk is how many elements fit into one message (16-bit attribute lengths).

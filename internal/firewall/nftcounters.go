@@ -26,36 +26,41 @@ func (f *NFTables) Counters() (map[portmap.Key]uint64, error) {
 	return all, nil
 }
 
-// keep remembers what the elements that a transaction writes anew have counted:
-// their counters begin at zero again. Whoever is gone is forgotten.
-func (f *NFTables) keep(c changes) {
+// rewritten gives what the elements that a transaction writes anew have counted:
+// their counters begin at zero again.
+func (f *NFTables) rewritten(c changes) map[portmap.Key]uint64 {
+	lost := map[portmap.Key]uint64{}
 	for k, m := range c.active {
-		have, was := f.state.active[k]
-		switch {
-		case m == nil:
-			delete(f.counted, k)
-		case was && f.layout.counters:
-			if n := f.packets(dnat(have)); n > 0 {
-				f.counted[k] += n
-			}
+		if have, was := f.state.active[k]; was && m != nil && f.layout.counters {
+			lost[k] = f.packets(dnat(have))
 		}
 	}
+	return lost
 }
 
-// count remembers the counters of elements that Sync writes anew.
-func (f *NFTables) count(set string, gone []present) {
-	lost := map[string]uint64{}
+// rewrittenIn is rewritten for the elements that Sync takes out of one map.
+func (f *NFTables) rewrittenIn(set string, gone []present, lost map[portmap.Key]uint64) {
+	packets := map[string]uint64{}
 	for _, e := range gone {
 		if e.packets > 0 {
-			lost[string(e.key)] = e.packets
+			packets[string(e.key)] = e.packets
 		}
 	}
-	if len(lost) == 0 {
+	if len(packets) == 0 {
 		return
 	}
 	for k, m := range f.state.active {
 		if e := dnat(m); e.set == set {
-			f.counted[k] += lost[string(e.key())]
+			lost[k] += packets[string(e.key())]
+		}
+	}
+}
+
+// addUp keeps what was lost.
+func (f *NFTables) addUp(lost map[portmap.Key]uint64) {
+	for k, n := range lost {
+		if n > 0 {
+			f.counted[k] += n
 		}
 	}
 }

@@ -18,11 +18,13 @@ const (
 	preroutingPriority  = -99 // dstnat + 1: after the administrator's own redirects
 	postroutingPriority = 99  // srcnat - 1: before masquerading
 
-	connMark = 0x10000000 // of redirected connections, see also mark
+	// The mark of connections that we redirect, in all backends, and as text.
+	connMark = 0x10000000
+	mark     = "0x10000000"
 )
 
-// maps hold the mappings.
-var maps = []string{dnat4, dnat4from, snat4}
+// mapNames are the maps that hold the mappings.
+var mapNames = []string{dnat4, dnat4from, snat4}
 
 // layout is everything of our table that does not change with the mappings.
 type layout struct {
@@ -62,7 +64,7 @@ func (l layout) set(name string) *nftables.Set { return l.sets[name] }
 // stays, but for the rules, which are written anew.
 func (l layout) install(c *nftables.Conn) {
 	c.AddTable(l.table)
-	for _, name := range append([]string{ext4}, maps...) {
+	for _, name := range append([]string{ext4}, mapNames...) {
 		c.AddSet(l.sets[name], nil)
 	}
 	prerouting := c.AddChain(&nftables.Chain{

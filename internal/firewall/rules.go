@@ -35,10 +35,6 @@ type ruleset struct {
 	network portmap.Network
 }
 
-// mark is the connmark of the connections that we redirect, the same bit in all
-// backends (DESIGN.md, "Kernel model").
-const mark = "0x10000000"
-
 // of gives the rules of one mapping: its DNAT, and a SNAT that lets the host's
 // own packets leave from the mapped port (SPEC WIP-25: two consoles with the
 // same game). RemoteHost is a real match; its rules stand first. A
