@@ -20,7 +20,8 @@
 //	httpmsg.Server              one bounded request, from an on-link host
 //	igd.Server.Handle           the control URL; soap.ParseCall; typed arguments
 //	portmap.Table.Map           policy, conflict, quota, lease
-//	firewall.IPTables.Change    one kernel transaction; then the record is made
+//	firewall.NFTables.Change    one kernel transaction (or IPTables.Change);
+//	                            then the record is made
 //
 // arrows_test.go holds the imports that are allowed. Strings from the network
 // end in igd: below it there are only typed values.
@@ -31,6 +32,14 @@
 //     redirected from the uplink's address (conntrack's original destination).
 //     It is narrower than `-i EXTIF --ctstate DNAT`, and lets through the
 //     answers and the hairpin as well, whatever the policy of FORWARD.
+//   - The router's own ports are asked of sock_diag, which filters by port in
+//     the kernel: 0.1 ms instead of 7 ms for /proc/net/tcp and tcp6 on a machine
+//     with a large table of connections. Where there is no inet_diag, as in
+//     OpenWrt's default kernel, /proc/net is read.
+//   - One processor at a time (GOMAXPROCS 1): nothing in the daemon is parallel,
+//     and waking other threads cost half of the processor time of a read.
+//   - Elements of maps are read by hand: a third of the library's time. What it
+//     would need for that is linked all the same.
 //   - wan has two rtnetlink sockets: replies to requests and events of groups
 //     cannot be told apart safely on one. Every event means "read again".
 //   - eventSubURL is empty until the daemon sends events.
