@@ -66,7 +66,7 @@ type firewallBackend interface {
 	portmap.Firewall
 	Start() error // after another run, or another backend
 	// Guard tells when somebody changed what is ours, until ctx ends.
-	Guard(ctx context.Context, repair func())
+	Guard(ctx context.Context, repair func(), warnf func(string, ...any))
 	Close() error
 }
 
@@ -131,7 +131,7 @@ func (d *daemon) guard() (stop func()) {
 	fw := d.fw
 	go func() {
 		defer close(done)
-		fw.Guard(ctx, func() { d.table.Sync() })
+		fw.Guard(ctx, d.table.Sync, d.Log.Warnf)
 	}()
 	d.unguard = func() {
 		cancel()

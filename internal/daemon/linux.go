@@ -93,6 +93,9 @@ func chooseFirewall(ctx context.Context, cfg *config.Config, opts firewall.IPTab
 	case legacy != "" && program != "":
 		reason = "iptables, since legacy tables are in force: " + legacy
 		opts.Location = program
+	case legacy != "":
+		fw, err = firewall.NewNFTables(cfg.ExtIf, portmap.BootTime, log.Infof)
+		return fw, "nftables, though legacy tables are in force (" + legacy + "), since there is no iptables program", err
 	default:
 		if fw, err = firewall.NewNFTables(cfg.ExtIf, portmap.BootTime, log.Infof); err == nil {
 			return fw, "nftables, since the kernel has it and no legacy tables are in force", nil

@@ -90,7 +90,7 @@ func (f *playedFirewall) Start() error {
 	return nil
 }
 
-func (f *playedFirewall) Guard(ctx context.Context, _ func()) { <-ctx.Done() }
+func (f *playedFirewall) Guard(ctx context.Context, _ func(), _ func(string, ...any)) { <-ctx.Done() }
 
 func testConfig(t *testing.T, args ...string) *config.Config {
 	t.Helper()

@@ -35,4 +35,4 @@ func LegacyProgram() string {
 
 // Guard has nothing to listen to: legacy tables tell nobody when they change.
 // Lost rules are seen by the next change, and by Sync.
-func (f *IPTables) Guard(ctx context.Context, _ func()) { <-ctx.Done() }
+func (f *IPTables) Guard(ctx context.Context, _ func(), _ func(string, ...any)) { <-ctx.Done() }

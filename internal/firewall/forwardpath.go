@@ -115,6 +115,10 @@ func aboutOurs(rule []expr.Any) bool {
 			if known && (loaded == expr.CtKeyMARK && hasBit(x.Mask, connMark) || loaded == expr.CtKeySTATUS && hasBit(x.Mask, dnatStatus)) {
 				return true
 			}
+		case *expr.Cmp:
+			if known && loaded == expr.CtKeyMARK && x.Op == expr.CmpOpEq && hasBit(x.Data, connMark) {
+				return true
+			}
 		case *expr.Match:
 			if matchOurs(x) {
 				return true

@@ -73,6 +73,7 @@ func TestForwardPath(t *testing.T) {
 		{"family ip", "table ip f { chain passage { type filter hook forward priority 5; policy drop; }; }", "nft insert rule ip f passage "},
 		{"two of them", chain("") + "\ntable ip f { chain passage { type filter hook forward priority 5; policy drop; }; }", "nft insert rule "},
 		{"our mark", chain("ct mark & 0x10000000 == 0x10000000 accept"), ""},
+		{"our mark alone", chain("ct mark 0x10000000 accept"), ""},
 		{"our mark, not zero", chain("meta nfproto ipv4 ct mark and 0x10000000 != 0 ct status dnat accept"), ""},
 		{"our mark, to the LAN", chain("oifname br-lan ip daddr 192.168.77.0/24 ct mark & 0x10000000 != 0 accept"), ""},
 		{"another mark", chain("ct mark & 0x20000000 != 0 accept"), "nft insert rule inet filter forward "},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -32,7 +33,9 @@ type NFTables struct {
 	state   elements
 	inForce *inForce
 	counted map[portmap.Key]uint64 // by elements that were written anew since
-	query   *netlink.Conn          // for single counters; nil until needed
+	query   *netlink.Conn          // for reading elements; nil until needed
+	link    *netlink.Conn          // what conn sends by
+	proved  bool                   // the kernel has taken our layout before
 }
 
 // grace is added to the kernel's timeout of a lease: the daemon deletes first, and
@@ -46,6 +49,9 @@ const (
 	receiveBuffer = 1 << 20
 )
 
+// answerTime bounds the wait for the kernel's answers.
+const answerTime = 10 * time.Second
+
 // NewNFTables opens netlink and checks that the kernel has nf_tables; it
 // changes nothing. uplink is the WAN device's name, now the boot clock.
 func NewNFTables(uplink string, now func() time.Duration, logf func(string, ...any)) (*NFTables, error) {
@@ -54,6 +60,7 @@ func NewNFTables(uplink string, now func() time.Duration, logf func(string, ...a
 	}
 	f.dial = func() (*nftables.Conn, error) {
 		return nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
+			f.link = c
 			return errors.Join(c.SetReadBuffer(receiveBuffer), c.SetWriteBuffer(sendBuffer), f.remember(c))
 		}))
 	}
@@ -77,7 +84,10 @@ func (f *NFTables) connect() (err error) {
 
 // Start removes what an earlier run left behind. Rules come with Sync.
 func (f *NFTables) Start() error {
-	if !f.present() {
+	switch present, err := f.present(); {
+	case err != nil:
+		return err
+	case !present:
 		return nil
 	}
 	f.conn.DelTable(f.layout.table)
@@ -89,17 +99,13 @@ func (f *NFTables) Start() error {
 }
 
 // present reports whether our table is in the kernel.
-func (f *NFTables) present() bool {
+func (f *NFTables) present() (bool, error) {
 	tables, err := f.conn.ListTablesOfFamily(f.layout.table.Family)
 	if err != nil {
-		return false
+		return false, fmt.Errorf("list the tables of nf_tables: %w", err)
 	}
-	for _, t := range tables {
-		if t.Name == f.layout.table.Name {
-			return true
-		}
-	}
-	return false
+	ours := func(t *nftables.Table) bool { return t.Name == f.layout.table.Name }
+	return slices.ContainsFunc(tables, ours), nil
 }
 
 // Change replaces the elements of mappings in one transaction.
@@ -148,17 +154,27 @@ func (f *NFTables) Sync(n portmap.Network, all []portmap.Mapping) error {
 		want.commit(want.change(n, nil, &all[i]))
 	}
 	lost, err := f.sync(n, want)
-	if f.layout.counters && errors.Is(err, unix.EOPNOTSUPP) {
-		f.logf("firewall: this kernel has no counters in maps: mappings are not counted")
-		f.layout = newLayout(f.layout.uplink, false)
-		lost, err = f.sync(n, want)
-	}
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EEXIST) { // something expired, or somebody else wrote, between reading and writing
 		lost, err = f.sync(n, want)
+	}
+	if errors.Is(err, unix.EEXIST) { // a table of our name with other maps or chains
+		f.conn.DelTable(f.layout.table)
+		if err = f.flush(); err == nil {
+			lost, err = f.sync(n, want)
+		}
+	}
+	if err != nil && !f.proved && f.layout.counters {
+		f.layout = newLayout(f.layout.uplink, false)
+		if lost, err = f.sync(n, want); err == nil {
+			f.logf("firewall: this kernel has no counters in maps: mappings are not counted")
+		} else {
+			f.layout = newLayout(f.layout.uplink, true)
+		}
 	}
 	if err != nil {
 		return err
 	}
+	f.proved = true
 	f.network, f.state = n, want
 	f.addUp(lost)
 	maps.DeleteFunc(f.counted, func(k portmap.Key, _ uint64) bool { _, ok := want.active[k]; return !ok })
@@ -173,14 +189,12 @@ func (f *NFTables) sync(n portmap.Network, want elements) (lost map[portmap.Key]
 	}
 	lost = map[portmap.Key]uint64{}
 	have := map[string][]present{}
-	if f.present() {
-		for _, name := range mapNames {
-			elements, err := f.readMap(name)
-			if err != nil && !errors.Is(err, unix.ENOENT) {
-				return nil, err
-			}
-			have[name] = elements
+	for _, name := range mapNames {
+		elements, err := f.readMap(name)
+		if err != nil && !errors.Is(err, unix.ENOENT) { // no such table or map is no fault
+			return nil, err
 		}
+		have[name] = elements
 	}
 	f.layout.install(f.conn)
 	f.conn.FlushSet(f.layout.set(ext4))
@@ -219,36 +233,41 @@ func (f *NFTables) remove(set string, gone []present) {
 	}
 }
 
-// flush sends the batch. After an overrun of the socket nobody knows which
-// answer belongs to what, so the connection is given up.
+// flush sends the batch. ENOENT and EEXIST are answers to single messages; after
+// any other error nobody knows which answer belongs to what, so the connection
+// is given up.
 func (f *NFTables) flush() error {
+	if err := f.link.SetDeadline(time.Now().Add(answerTime)); err != nil {
+		return fmt.Errorf("nf_tables: %w", err)
+	}
 	err := f.conn.Flush()
-	if errors.Is(err, unix.ENOBUFS) {
+	if err == nil {
+		return nil
+	}
+	if !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EEXIST) {
 		f.conn.CloseLasting()
 		f.conn = nil
 	}
-	if err != nil {
-		return fmt.Errorf("nf_tables: %w", err)
-	}
-	return nil
+	return fmt.Errorf("nf_tables: %w", err)
 }
 
 // Guard calls repair after somebody else changed our table, until ctx ends. At
 // first, and whenever the rules change, it looks whether mapped connections pass
-// the forward chains, and warns once of each fault.
-func (f *NFTables) Guard(ctx context.Context, repair func()) {
+// the forward chains, and warns of what is new.
+func (f *NFTables) Guard(ctx context.Context, repair func(), warnf func(string, ...any)) {
 	var said string
 	look := func() {
 		warning, err := f.ForwardPath()
-		if err == nil && warning != said && warning != "" {
-			f.logf("firewall: %s", warning)
+		if err != nil {
+			warning = fmt.Sprintf("cannot tell whether mapped connections pass: %v", err)
 		}
-		if err == nil {
-			said = warning
+		if warning != said && warning != "" {
+			warnf("firewall: %s", warning)
 		}
+		said = warning
 	}
 	if err := f.Watch(ctx, repair, look); err != nil {
-		f.logf("firewall: cannot see who changes the rules: %v", err)
+		warnf("firewall: cannot see who changes the rules: %v", err)
 		<-ctx.Done()
 	}
 }

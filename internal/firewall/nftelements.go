@@ -216,7 +216,12 @@ func (s elements) compare(set string, have []present, now time.Duration) (gone [
 	for _, e := range s.all(set) {
 		want[string(e.key())] = e
 	}
+	seen := map[string]bool{} // a dump may show an element twice while the map grows
 	for _, h := range have {
+		if seen[string(h.key)] {
+			continue
+		}
+		seen[string(h.key)] = true
 		e, ok := want[string(h.key)]
 		if ok && bytes.Equal(e.value(), h.value) && (h.expires-e.timeout(now)).Abs() < slack {
 			delete(want, string(h.key))

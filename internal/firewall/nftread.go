@@ -2,6 +2,7 @@ package firewall
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"time"
 
@@ -20,9 +21,17 @@ type present struct {
 	packets    uint64
 }
 
+// errInterrupted says that a map changed while it was read.
+var errInterrupted = errors.New("interrupted by a change")
+
 // readMap gives all elements of one of our maps.
-func (f *NFTables) readMap(name string) ([]present, error) {
-	return f.read(netlink.Dump, name, nil)
+func (f *NFTables) readMap(name string) (all []present, err error) {
+	for range 10 {
+		if all, err = f.read(netlink.Dump, name, nil); !errors.Is(err, errInterrupted) {
+			break
+		}
+	}
+	return all, err
 }
 
 // read asks for the elements of a map, or for the one with that key.
@@ -33,6 +42,9 @@ func (f *NFTables) read(flags netlink.HeaderFlags, set string, key []byte) ([]pr
 	}
 	var all []present
 	for _, m := range replies {
+		if m.Header.Flags&netlink.DumpInterrupted != 0 {
+			return nil, fmt.Errorf("read map %s: %w", set, errInterrupted)
+		}
 		if len(m.Data) < nfgenmsg {
 			continue
 		}
@@ -57,13 +69,19 @@ func (f *NFTables) ask(flags netlink.HeaderFlags, body []byte) ([]netlink.Messag
 		}
 		f.query = c
 	}
-	return f.query.Execute(netlink.Message{
+	f.query.SetDeadline(time.Now().Add(answerTime))
+	replies, err := f.query.Execute(netlink.Message{
 		Header: netlink.Header{
 			Type:  netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETSETELEM),
 			Flags: netlink.Request | flags,
 		},
 		Data: body,
 	})
+	if err != nil && !errors.Is(err, unix.ENOENT) { // answers may be on their way still
+		f.query.Close()
+		f.query = nil
+	}
+	return replies, err
 }
 
 // elementQuery is the body of NFT_MSG_GETSETELEM: nfgenmsg, the names of table

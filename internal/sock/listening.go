@@ -8,6 +8,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+
+	"golang.org/x/sys/unix"
 )
 
 // Socket states as proc(5) prints them in /proc/net/tcp and /proc/net/udp.
@@ -28,10 +30,11 @@ type Ports struct {
 // network namespace of the process. An error means that it is not known.
 func (p *Ports) Listening(tcp bool, port uint16) (bool, error) {
 	if !p.slow {
-		if found, err := diag(tcp, port); err == nil {
+		found, err := diag(tcp, port)
+		if err == nil {
 			return found, nil
 		}
-		p.slow = true
+		p.slow = errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EINVAL)
 	}
 	return listeningIn("/proc/net", tcp, port)
 }
