@@ -10,8 +10,6 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
-
-	"github.com/linux-igd/upnpd/internal/portmap"
 )
 
 const (
@@ -21,8 +19,9 @@ const (
 	// through its whole table each time (9 ms with 262,144 buckets).
 	flowPause = 50 * time.Millisecond
 	flowShare = 4
-	// flowQueue is how many mappings may wait for the next look.
-	flowQueue = 1024
+	// flowQueue is how many changes of mappings may wait for the next look: all
+	// that there can be, should all of them end and begin at once.
+	flowQueue = 1 << 18
 	// flowTimeout bounds one look, and flowCloseTimeout what Close waits for.
 	flowTimeout      = 5 * time.Second
 	flowCloseTimeout = 500 * time.Millisecond
@@ -47,8 +46,8 @@ type Flows struct {
 	done chan struct{} // closed when the goroutine has ended
 
 	mu      sync.Mutex
-	room    sync.Cond // pending was taken, or closed
 	pending []change
+	full    bool // pending was; said once
 	closed  bool
 }
 
@@ -68,7 +67,6 @@ func OpenFlows(logf func(string, ...any)) *Flows {
 
 func openFlows(dial func() (flowConn, error), logf func(string, ...any)) *Flows {
 	f := &Flows{logf: logf, wake: make(chan struct{}, 1), rush: make(chan struct{}, 1), done: make(chan struct{})}
-	f.room.L = &f.mu
 	conn, err := dial()
 	if err != nil {
 		logf("firewall: open connections will outlive their mappings: %v; the kernel module is nf_conntrack_netlink (OpenWrt: kmod-nf-conntrack-netlink)", err)
@@ -101,25 +99,14 @@ func dialConntrack() (flowConn, error) {
 	return conn, nil
 }
 
-// End ends what came in through mappings that are gone, to the uplink's address
-// external, and what their clients sent out from the mapped port. It also does
-// what Begin does. Connections that somebody else redirected go on.
-func (f *Flows) End(external netip.Addr, mappings []portmap.Mapping) {
-	for i := range mappings {
-		f.end(newMapped(external, &mappings[i]))
-	}
-}
+// end ends what came in through a mapping that is gone, and what its client sent
+// out from the mapped port. It also does what begin does. Connections that
+// somebody else redirected go on.
+func (f *Flows) end(m mapped) { f.add(change{m, false}) }
 
-// Begin makes new mappings work for peers that knocked before: the kernel
+// begin makes a new mapping work for peers that knocked before: the kernel
 // remembers their connection as one to the router itself and would keep on
-// bringing it there. Connections through the mappings go on.
-func (f *Flows) Begin(external netip.Addr, mappings []portmap.Mapping) {
-	for i := range mappings {
-		f.begin(newMapped(external, &mappings[i]))
-	}
-}
-
-func (f *Flows) end(m mapped)   { f.add(change{m, false}) }
+// bringing it there. Connections through the mapping go on.
 func (f *Flows) begin(m mapped) { f.add(change{m, true}) }
 
 func (f *Flows) add(c change) {
@@ -128,13 +115,14 @@ func (f *Flows) add(c change) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.pending) >= flowQueue {
-		signal(f.rush)
-	}
-	for len(f.pending) >= flowQueue && !f.closed {
-		f.room.Wait()
-	}
 	if f.closed {
+		return
+	}
+	if len(f.pending) >= flowQueue { // the kernel hangs; who calls must not
+		if !f.full {
+			f.logf("firewall: ctnetlink does not keep up: some open connections will outlive their mappings")
+		}
+		f.full = true
 		return
 	}
 	f.pending = append(f.pending, c)
@@ -155,7 +143,6 @@ func (f *Flows) Close() error {
 	f.mu.Lock()
 	first := !f.closed
 	f.closed = true
-	f.room.Broadcast()
 	f.mu.Unlock()
 	if f.conn == nil || !first {
 		<-f.done
@@ -207,8 +194,7 @@ func (f *Flows) run() {
 func (f *Flows) take() (batch []change, closed bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	batch, f.pending = f.pending, nil
-	f.room.Broadcast()
+	batch, f.pending, f.full = f.pending, nil, false
 	return batch, f.closed
 }
 

@@ -192,3 +192,16 @@ func until(t *testing.T, what string, ok func() bool) {
 		}
 	}
 }
+
+// End and Begin are end and begin for mappings at an address.
+func (f *Flows) End(external netip.Addr, mappings []portmap.Mapping) {
+	for i := range mappings {
+		f.end(newMapped(external, &mappings[i]))
+	}
+}
+
+func (f *Flows) Begin(external netip.Addr, mappings []portmap.Mapping) {
+	for i := range mappings {
+		f.begin(newMapped(external, &mappings[i]))
+	}
+}
