@@ -16,11 +16,17 @@ func TestAdminForward(t *testing.T) {
 	for _, v := range iptablesVariants {
 		t.Run(v, func(t *testing.T) {
 			w := raise(t, v)
-			w.Router.Run(t, v, "-t", "nat", "-A", "PREROUTING", "-i", lab.WANDev, "-p", "tcp", "--dport", "2222",
-				"-j", "DNAT", "--to-destination", lab.LAN1Addr+":8080")
+			redirect := func(port string) {
+				w.Router.Run(t, v, "-t", "nat", "-A", "PREROUTING", "-i", lab.WANDev, "-p", "tcp", "--dport", port,
+					"-j", "DNAT", "--to-destination", lab.LAN1Addr+":8080")
+			}
+			redirect("2222") // before our jump
 			w.start()
-			if got := w.reaches("TCP", 2222); got != 0 {
-				t.Errorf("the administrator's redirect, which FORWARD drops, reaches host %d", got)
+			redirect("2223") // and behind it
+			for _, port := range []int{2222, 2223} {
+				if got := w.reaches("TCP", port); got != 0 {
+					t.Errorf("the administrator's redirect of port %d, which FORWARD drops, reaches host %d", port, got)
+				}
 			}
 			w.Router.Run(t, v, "-A", "FORWARD", "-p", "tcp", "-d", lab.LAN1Addr, "--dport", "8080", "-j", "ACCEPT")
 			if got := w.reaches("TCP", 2222); got != 1 {
@@ -28,8 +34,8 @@ func TestAdminForward(t *testing.T) {
 			}
 			w.Router.Run(t, v, "-D", "FORWARD", "-p", "tcp", "-d", lab.LAN1Addr, "--dport", "8080", "-j", "ACCEPT")
 			w.client(1).add("TCP", 18080, w.served(), 0)
-			if a, b := w.reaches("TCP", 18080), w.reaches("TCP", 2222); a != 1 || b != 0 {
-				t.Errorf("beside a mapping: it reaches %d, the redirect %d", a, b)
+			if a, b, c := w.reaches("TCP", 18080), w.reaches("TCP", 2222), w.reaches("TCP", 2223); a != 1 || b != 0 || c != 0 {
+				t.Errorf("beside a mapping: it reaches %d, the redirects %d and %d", a, b, c)
 			}
 		})
 	}
