@@ -88,6 +88,7 @@ func mappingRequest(c *call) (portmap.Request, error) {
 			Key: k, Client: client, InternalPort: internal,
 			Enabled:     c.boolean("NewEnabled"),
 			Description: c.text("NewPortMappingDescription"),
+			Origin:      portmap.UPnP,
 		},
 		Lease: time.Duration(c.ui4("NewLeaseDuration")) * time.Second,
 		From:  c.from,

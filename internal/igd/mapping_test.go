@@ -66,6 +66,7 @@ func insecure(w *world, _ *igd.Config) { w.policy.Secure = false }
 var plain = portmap.Mapping{
 	Key:    portmap.Key{Protocol: portmap.TCP, ExternalPort: 8080},
 	Client: alice, InternalPort: 8080, Enabled: true, Description: "web",
+	Origin: portmap.UPnP, Owner: alice,
 }
 
 // AddPortMapping that succeeds, and what is then in the table.

@@ -13,6 +13,8 @@ type noKernel struct{}
 
 func (noKernel) Change([]portmap.Mapping, *portmap.Mapping) error  { return nil }
 func (noKernel) Sync(_ portmap.Network, _ []portmap.Mapping) error { return nil }
+func (noKernel) Packets() (map[portmap.Key]uint64, error)          { return nil, nil }
+func (noKernel) Verify() (string, error)                           { return "", nil }
 
 // BenchmarkMapUnmap makes and ends one mapping in a table that has many: the
 // table's own cost must not grow with their number.

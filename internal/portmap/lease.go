@@ -19,7 +19,7 @@ const retryEvery = time.Second
 // tick does what is due and says how long Run may sleep; false: for ever.
 func (t *Table) tick() (time.Duration, bool) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	defer t.unlock()
 	now := t.now()
 	t.expire(now)
 	if t.stale && t.retryAt <= now {
@@ -43,6 +43,7 @@ func (t *Table) expire(now time.Duration) {
 		e := t.leases[0]
 		t.remove(e)
 		t.logf("ExpireMapping: Proto:%v Port:%d", e.Protocol, e.ExternalPort)
+		t.decide(Decision{What: "delete " + e.Mapping.String(), Verdict: "the lease has ended"})
 		due = append(due, e.Mapping)
 	}
 	if len(due) == 0 || t.stale { // while a Sync is due, there is nothing to tell but the whole
@@ -120,6 +121,7 @@ func (t *Table) find(k Key) *entry {
 
 func (t *Table) insert(e *entry) {
 	k := portKey{e.Protocol, e.ExternalPort}
+	t.changed = true
 	t.added++
 	e.number = t.added
 	t.order = append(t.order, e)
@@ -129,6 +131,7 @@ func (t *Table) insert(e *entry) {
 }
 
 func (t *Table) remove(e *entry) {
+	t.changed = true
 	k := portKey{e.Protocol, e.ExternalPort}
 	i, _ := slices.BinarySearchFunc(t.order, e.number, func(e *entry, n uint64) int { return cmp.Compare(e.number, n) })
 	t.order = slices.Delete(t.order, i, i+1)

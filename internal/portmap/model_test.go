@@ -115,7 +115,7 @@ func (a *actor) mapping() {
 	if lease == 0 || lease > a.m.policy.MaxLease {
 		lease = a.m.policy.MaxLease
 	}
-	req.Deadline = a.now() + lease
+	req.Deadline, req.Owner = a.now()+lease, req.From
 	if got != req.Mapping {
 		a.t.Fatalf("map gives %+v, want %+v", got, req.Mapping)
 	}

@@ -79,28 +79,34 @@ func (r Rule) matches(req *Request) bool {
 		(!r.From.IsValid() || r.From.Contains(req.From))
 }
 
-// permit checks everything that does not depend on other mappings.
-func (p Policy) permit(n Network, req *Request) error {
-	if req.ExternalPort == 0 || req.InternalPort == 0 || req.Protocol != TCP && req.Protocol != UDP {
-		return fmt.Errorf("%w: only single ports of TCP or UDP can be mapped", ErrDenied) // SPEC WIP-6, WIP-7, WIP-10
-	}
+// permit checks everything that does not depend on other mappings, and says
+// what allows the request.
+func (p Policy) permit(n Network, req *Request) (by string, err error) {
 	if !n.OnLink(req.Client) {
-		return fmt.Errorf("%w: %v", ErrNotLANHost, req.Client)
+		return "", fmt.Errorf("%w: %v", ErrNotLANHost, req.Client)
+	}
+	return p.allow(req)
+}
+
+// allow is permit without regard to where the router is now.
+func (p Policy) allow(req *Request) (by string, err error) {
+	if req.ExternalPort == 0 || req.InternalPort == 0 || req.Protocol != TCP && req.Protocol != UDP {
+		return "", fmt.Errorf("%w: only single ports of TCP or UDP can be mapped", ErrDenied) // SPEC WIP-6, WIP-7, WIP-10
 	}
 	if p.Secure && req.Client != req.From {
-		return fmt.Errorf("%w: with secure = yes a host may map only for itself, not for %v", ErrNotAuthorized, req.Client)
+		return "", fmt.Errorf("%w: with secure = yes a host may map only for itself, not for %v", ErrNotAuthorized, req.Client)
 	}
 	for _, r := range p.Rules {
 		if !r.matches(req) {
 			continue
 		}
 		if r.Allow {
-			return nil
+			return "rule: " + r.Text, nil
 		}
-		return fmt.Errorf("%w: %s", ErrDenied, r.Text)
+		return "", fmt.Errorf("%w: %s", ErrDenied, r.Text)
 	}
 	if req.ExternalPort < 1024 || req.InternalPort < 1024 {
-		return fmt.Errorf("%w: ports below 1024 need an allow rule", ErrDenied)
+		return "", fmt.Errorf("%w: ports below 1024 need an allow rule", ErrDenied)
 	}
-	return nil
+	return "default: ports from 1024 on", nil
 }

@@ -48,6 +48,26 @@ func ParseProtocol(s string) (Protocol, bool) {
 	return 0, false
 }
 
+// Origin is the protocol by which a mapping was made.
+type Origin uint8
+
+// The protocols that make mappings. The zero Origin is not known.
+const (
+	UPnP Origin = 1 + iota
+	NATPMP
+	PCP
+)
+
+var origins = [...]string{"-", "UPnP", "NAT-PMP", "PCP"}
+
+// String gives the protocol's name, "-" for none.
+func (o Origin) String() string {
+	if int(o) < len(origins) {
+		return origins[o]
+	}
+	return origins[0]
+}
+
 // Key names one mapping (SPEC WIP-1).
 type Key struct {
 	Protocol     Protocol
@@ -63,6 +83,9 @@ type Mapping struct {
 	Enabled      bool          // false: remembered, but not forwarded (SPEC WIP-12)
 	Description  string        // for people; no control characters, at most MaxDescription bytes
 	Deadline     time.Duration // on the boot clock: when the lease ends
+	Origin       Origin
+	Owner        netip.Addr // the host that asked for it
+	Nonce        [12]byte   // PCP's proof of who may change it (RFC 6887, section 11.1)
 }
 
 // MaxDescription is the longest description kept, in bytes (SPEC WIP-24).
@@ -79,7 +102,7 @@ func (m Mapping) String() string {
 
 // Request is a host's wish for a mapping.
 type Request struct {
-	Mapping               // Deadline is ignored
+	Mapping               // Deadline and Owner are ignored
 	Lease   time.Duration // wished; 0 means as long as the policy gives
 	From    netip.Addr    // the host that asks
 }
@@ -122,8 +145,8 @@ func lastAddr(p netip.Prefix) netip.Addr {
 	return a
 }
 
-// Firewall is the kernel's side of the table. Both methods are atomic: on
-// error the kernel is as it was before.
+// Firewall is the kernel's side of the table. Change and Sync are atomic: on
+// error the kernel is as it was before. The methods are called one at a time.
 type Firewall interface {
 	// Change takes mappings out of the kernel and puts one in (nil: none), as
 	// one change.
@@ -131,6 +154,12 @@ type Firewall interface {
 	// Sync makes the kernel equal to exactly these mappings, without a gap
 	// for those that it has already.
 	Sync(n Network, all []Mapping) error
+	// Packets counts what each mapping has redirected: NAT sees the first
+	// packet of a connection.
+	Packets() (map[Key]uint64, error)
+	// Verify says in words how the kernel differs from what it was last told,
+	// "" when it does not. It changes nothing.
+	Verify() (string, error)
 }
 
 // Why a request was refused. Errors of this package wrap one of these and add
@@ -145,6 +174,8 @@ var (
 	ErrNoEntry       = errors.New("no such mapping")
 	ErrFirewall      = errors.New("the kernel refused the change")
 )
+
+var errEnded = errors.New("the lease has ended")
 
 // BootTime reads CLOCK_BOOTTIME, the clock of all leases: it goes on during
 // suspend and does not jump when the wall clock is set.

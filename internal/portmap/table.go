@@ -18,26 +18,35 @@ type Config struct {
 	// InUse reports whether the router itself listens on a port.
 	InUse func(Protocol, uint16) (bool, error)
 	Logf  func(format string, args ...any)
+	// Decided is told each Decision, and must not call the Table; nil: nobody.
+	Decided func(Decision)
+	// Changed is called after mappings were made, renewed or ended; nil:
+	// nobody.
+	Changed func()
 }
 
 // Table holds the mappings. Its methods may be called from any goroutine; one
 // mutex makes them take turns, the firewall's work included.
 type Table struct {
-	fw    Firewall
-	now   func() time.Duration
-	inUse func(Protocol, uint16) (bool, error)
-	logf  func(string, ...any)
-	wake  chan struct{} // tells Run that the next deadline may have changed
+	fw       Firewall
+	now      func() time.Duration
+	inUse    func(Protocol, uint16) (bool, error)
+	logf     func(string, ...any)
+	decided  func(Decision)
+	observer func()
+	wake     chan struct{} // tells Run that the next deadline may have changed
 
 	mu        sync.Mutex
 	policy    Policy
 	network   Network
+	placed    bool                 // network is known
 	order     []*entry             // as added: what GetGenericPortMappingEntry counts
 	added     uint64               // entries ever
 	ports     map[portKey][]*entry // those that share an external port differ in RemoteHost
 	perClient map[netip.Addr]int
 	leases    leaseHeap
 	refusals  refusals
+	changed   bool          // since the observer was called
 	stale     bool          // the kernel may differ from the table
 	retryAt   time.Duration // when stale: the next Sync
 }
@@ -57,10 +66,21 @@ type portKey struct {
 func New(c Config) *Table {
 	return &Table{
 		fw: c.Firewall, policy: c.Policy, now: c.Now, inUse: c.InUse, logf: c.Logf,
+		decided: c.Decided, observer: c.Changed,
 		wake:      make(chan struct{}, 1),
 		ports:     map[portKey][]*entry{},
 		perClient: map[netip.Addr]int{},
 		refusals:  refusals{},
+	}
+}
+
+// unlock tells the observer what has changed, when the table is free again.
+func (t *Table) unlock() {
+	changed := t.changed
+	t.changed = false
+	t.mu.Unlock()
+	if changed && t.observer != nil {
+		t.observer()
 	}
 }
 
@@ -70,50 +90,53 @@ func New(c Config) *Table {
 // (SPEC WIP-2).
 func (t *Table) Map(req Request) (Mapping, error) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	m, err := t.mapLocked(&req)
+	defer t.unlock()
+	what := "map " + req.Mapping.String()
+	m, by, err := t.mapLocked(&req)
 	if err != nil {
-		t.refuse(req.From, "map "+req.Mapping.String(), err)
+		t.refuse(req.From, what, err)
+		return m, err
 	}
-	return m, err
+	t.decide(Decision{From: req.From, What: what, Verdict: fmt.Sprintf("granted for %d s (%s)", int(t.remaining(m)/time.Second), by)})
+	return m, nil
 }
 
-func (t *Table) mapLocked(req *Request) (Mapping, error) {
-	if err := t.policy.permit(t.network, req); err != nil {
-		return Mapping{}, err
+func (t *Table) mapLocked(req *Request) (m Mapping, by string, err error) {
+	if by, err = t.policy.permit(t.network, req); err != nil {
+		return Mapping{}, "", err
 	}
 	old, err := t.conflict(req)
 	if err != nil {
-		return Mapping{}, err
+		return Mapping{}, "", err
 	}
 	if old == nil {
 		if err := t.room(req); err != nil {
-			return Mapping{}, err
+			return Mapping{}, "", err
 		}
 	}
-	m := req.Mapping
-	m.Description = cleanDescription(m.Description)
+	m = req.Mapping
+	m.Description, m.Owner = cleanDescription(m.Description), req.From
 	lease := t.policy.lease(req.Lease, time.Now())
 	m.Deadline = t.now() + lease
 
 	if err := t.change(old.mappings(), &m); err != nil {
-		return Mapping{}, err
+		return Mapping{}, "", err
 	}
+	defer t.awaken()
 	if old == nil {
 		t.insert(&entry{Mapping: m})
 	} else {
 		before := old.Mapping
 		old.Mapping = m
 		t.leases.moved(old)
+		t.changed = true
 		if before.Deadline = m.Deadline; before == m { // a renewal is no news
-			t.awaken()
-			return m, nil
+			return m, by, nil
 		}
 	}
-	t.awaken()
 	t.logf("AddPortMap: RemoteHost: %s Prot: %v ExtPort: %d Int: %v.%d Lease: %d s Desc: %q",
 		hostOrAny(m.RemoteHost), m.Protocol, m.ExternalPort, m.Client, m.InternalPort, int(lease/time.Second), m.Description)
-	return m, nil
+	return m, by, nil
 }
 
 // conflict applies the matrix of SPEC WIP-2: the entry that req replaces, nil
@@ -136,11 +159,8 @@ func (t *Table) conflict(req *Request) (*entry, error) {
 // room checks what only a new mapping must pass: quotas, and the ports of the
 // router itself.
 func (t *Table) room(req *Request) error {
-	if n := t.policy.MaxMappings; len(t.order) >= n {
-		return fmt.Errorf("%w: max_mappings = %d", ErrFull, n)
-	}
-	if n := t.policy.MaxPerClient; t.perClient[req.Client] >= n {
-		return fmt.Errorf("%w: %v has max_mappings_per_client = %d", ErrFull, req.Client, n)
+	if err := t.quota(req.Client); err != nil {
+		return err
 	}
 	used, err := t.inUse(req.Protocol, req.ExternalPort)
 	if err != nil {
@@ -152,16 +172,29 @@ func (t *Table) room(req *Request) error {
 	return nil
 }
 
+func (t *Table) quota(client netip.Addr) error {
+	if n := t.policy.MaxMappings; len(t.order) >= n {
+		return fmt.Errorf("%w: max_mappings = %d", ErrFull, n)
+	}
+	if n := t.policy.MaxPerClient; t.perClient[client] >= n {
+		return fmt.Errorf("%w: %v has max_mappings_per_client = %d", ErrFull, client, n)
+	}
+	return nil
+}
+
 // Unmap ends a mapping on behalf of the host from. Errors: ErrNoEntry,
 // ErrNotAuthorized (another host's mapping, with a secure policy), ErrFirewall.
 func (t *Table) Unmap(k Key, from netip.Addr) error {
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	defer t.unlock()
+	what := fmt.Sprintf("delete %v port %d", k.Protocol, k.ExternalPort)
 	err := t.unmapLocked(k, from)
 	if err != nil {
-		t.refuse(from, fmt.Sprintf("delete %v port %d", k.Protocol, k.ExternalPort), err)
+		t.refuse(from, what, err)
+		return err
 	}
-	return err
+	t.decide(Decision{From: from, What: what, Verdict: "granted"})
+	return nil
 }
 
 func (t *Table) unmapLocked(k Key, from netip.Addr) error {
@@ -241,10 +274,10 @@ func (t *Table) SetPolicy(p Policy) {
 func (t *Table) SetNetwork(n Network) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.network.External == n.External && slices.Equal(t.network.LANs, n.LANs) {
+	if t.placed && t.network.External == n.External && slices.Equal(t.network.LANs, n.LANs) {
 		return nil
 	}
-	t.network = Network{External: n.External, LANs: slices.Clone(n.LANs)}
+	t.placed, t.network = true, Network{External: n.External, LANs: slices.Clone(n.LANs)}
 	return t.sync()
 }
 
@@ -268,13 +301,14 @@ func (t *Table) Sync() {
 // Flush ends all mappings (linux-igd's SIGUSR1).
 func (t *Table) Flush() {
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	defer t.unlock()
 	n := len(t.order)
-	t.order, t.leases = nil, nil
+	t.order, t.leases, t.changed = nil, nil, true
 	clear(t.ports)
 	clear(t.perClient)
 	t.sync()
 	t.logf("Flush: %d mappings deleted", n)
+	t.decide(Decision{What: "delete all mappings", Verdict: fmt.Sprintf("%d deleted", n)})
 }
 
 // Run ends leases when they are due and repairs the kernel after a failure. It

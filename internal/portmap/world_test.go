@@ -66,7 +66,7 @@ func key(p portmap.Protocol, port uint16, remote netip.Addr) portmap.Key {
 func ask(client netip.Addr, port uint16) portmap.Request {
 	return portmap.Request{
 		Mapping: portmap.Mapping{Key: key(portmap.TCP, port, netip.Addr{}), Client: client, InternalPort: port,
-			Enabled: true, Description: "test"},
+			Enabled: true, Description: "test", Origin: portmap.UPnP, Owner: client},
 		Lease: time.Hour, From: client,
 	}
 }

@@ -115,6 +115,33 @@ func (f *Firewall) Sync(n portmap.Network, all []portmap.Mapping) error {
 	return nil
 }
 
+// Packets is portmap.Firewall's: as many for each mapping as its external port.
+func (f *Firewall) Packets() (map[portmap.Key]uint64, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return nil, f.misuse("a call after Close")
+	}
+	all := map[portmap.Key]uint64{}
+	for k := range f.mappings {
+		all[k] = uint64(k.ExternalPort)
+	}
+	return all, nil
+}
+
+// Verify is portmap.Firewall's. It sees what Lose has done.
+func (f *Firewall) Verify() (string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.closed:
+		return "", f.misuse("a call after Close")
+	case f.lost:
+		return "the mappings are lost", nil
+	}
+	return "", nil
+}
+
 // Close empties the kernel. No call may follow.
 func (f *Firewall) Close() error {
 	f.mu.Lock()

@@ -5,6 +5,23 @@ import (
 	"time"
 )
 
+// Decision is what became of one request, or what the table did by itself.
+type Decision struct {
+	Time    time.Time  // of the wall clock, for people
+	From    netip.Addr // who asked; the zero Addr: the router itself
+	What    string     // e.g. "map TCP port 80 to 192.168.1.2 port 80"
+	Verdict string     // what was decided, and by which rule
+	Refused bool
+}
+
+// decide tells of a decision. Unlike the log, nothing is left out.
+func (t *Table) decide(d Decision) {
+	if t.decided != nil {
+		d.Time = time.Now()
+		t.decided(d)
+	}
+}
+
 // Refusals are logged, one line each, but no client may fill the log: each has
 // a burst of refusalBurst lines, and then one every refusalEvery.
 const (
@@ -30,6 +47,7 @@ func (t *Table) Refused(from netip.Addr, what string, err error) {
 }
 
 func (t *Table) refuse(from netip.Addr, what string, err error) {
+	t.decide(Decision{From: from, What: what, Verdict: "refused: " + err.Error(), Refused: true})
 	if omitted, ok := t.refusals.take(from, t.now()); ok {
 		if omitted > 0 {
 			t.logf("refused %v: %d more refusals not shown", from, omitted)

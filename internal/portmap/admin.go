@@ -1,0 +1,101 @@
+package portmap
+
+import (
+	"fmt"
+	"time"
+)
+
+// Restore puts mappings of an earlier run back, before SetNetwork is first
+// called. It gives those that are no mappings, whose lease has ended or that the
+// policy would refuse now, each with the reason. A client that is on no LAN is
+// no reason: LANs come up later.
+func (t *Table) Restore(all []Mapping) (dropped []error) {
+	t.mu.Lock()
+	defer t.unlock()
+	now := t.now()
+	for _, m := range all {
+		m.Description = cleanDescription(m.Description)
+		m.Deadline = min(m.Deadline, now+t.policy.MaxLease)
+		if err := t.restorable(&m, now); err != nil {
+			dropped = append(dropped, fmt.Errorf("%v: %w", m, err))
+			continue
+		}
+		t.insert(&entry{Mapping: m})
+	}
+	return dropped
+}
+
+func (t *Table) restorable(m *Mapping, now time.Duration) error {
+	if m.Deadline <= now {
+		return errEnded
+	}
+	req := Request{Mapping: *m, From: m.Owner}
+	if _, err := t.policy.allow(&req); err != nil {
+		return err
+	}
+	if old, err := t.conflict(&req); err != nil {
+		return err
+	} else if old != nil {
+		return fmt.Errorf("%w: it is there twice", ErrConflict)
+	}
+	return t.quota(m.Client)
+}
+
+// Revoke ends the mappings that which picks, by the word of the administrator or
+// of the daemon, and gives them. If the kernel refuses, none has ended. why is
+// for the log.
+func (t *Table) Revoke(which func(*Mapping) bool, why string) ([]Mapping, error) {
+	t.mu.Lock()
+	defer t.unlock()
+	var picked []*entry
+	var gone []Mapping
+	for _, e := range t.order {
+		if which(&e.Mapping) {
+			picked = append(picked, e)
+			gone = append(gone, e.Mapping)
+		}
+	}
+	if len(gone) == 0 {
+		return nil, nil
+	}
+	if err := t.change(gone, nil); err != nil {
+		return nil, err
+	}
+	for _, e := range picked {
+		t.remove(e)
+		t.logf("DeletePortMap: Proto:%v Port:%d (%s)", e.Protocol, e.ExternalPort, why)
+		t.decide(Decision{What: "delete " + e.Mapping.String(), Verdict: why})
+	}
+	return gone, nil
+}
+
+// Packets counts for each mapping what it has redirected: the first packet of
+// each connection. Unlike the other questions this one goes to the kernel.
+func (t *Table) Packets() (map[Key]uint64, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.fw.Packets()
+}
+
+// Verify says how the kernel differs from the table, "" when it does not.
+func (t *Table) Verify() (string, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.fw.Verify()
+}
+
+// Try puts a mapping that nobody asked for into the kernel while use runs. For
+// that long, the table does nothing else.
+func (t *Table) Try(m Mapping, use func()) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.ports[portKey{m.Protocol, m.ExternalPort}]) > 0 {
+		return fmt.Errorf("%w: %v port %d", ErrConflict, m.Protocol, m.ExternalPort)
+	}
+	m.Deadline = t.now() + time.Second
+	if err := t.change(nil, &m); err != nil {
+		return err
+	}
+	use()
+	return t.change([]Mapping{m}, nil)
+}

@@ -1,0 +1,87 @@
+package portmap
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+)
+
+// How often a Keeper writes. A second after it was granted, a mapping shall be in
+// the file, so the pause leaves time to write it.
+const (
+	saveEvery = 950 * time.Millisecond
+	saveRetry = 30 * time.Second // at most, after errors
+)
+
+// Keeper writes the mappings to their LeaseFile after changes.
+type Keeper struct {
+	file  *LeaseFile
+	list  func() []Mapping
+	logf  func(string, ...any)
+	dirty chan struct{}
+	fault atomic.Pointer[string]
+}
+
+// NewKeeper makes a Keeper of what list gives. Run must run.
+func NewKeeper(file *LeaseFile, list func() []Mapping, logf func(string, ...any)) *Keeper {
+	return &Keeper{file: file, list: list, logf: logf, dirty: make(chan struct{}, 1)}
+}
+
+// Changed says that the mappings are no longer those of the last write. It does
+// not wait.
+func (k *Keeper) Changed() {
+	select {
+	case k.dirty <- struct{}{}:
+	default:
+	}
+}
+
+// Fault says why the file is not up to date, "" when it is or soon will be.
+func (k *Keeper) Fault() string {
+	if p := k.fault.Load(); p != nil {
+		return *p
+	}
+	return ""
+}
+
+// Run writes at once after a change, but not more often than every 950 ms, until
+// ctx ends, and then once more. What could not be written is tried again.
+func (k *Keeper) Run(ctx context.Context) {
+	defer k.save()
+	for retry := saveEvery; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-k.dirty:
+		}
+		began, pause := time.Now(), saveEvery
+		if k.save() {
+			retry = saveEvery
+		} else {
+			k.Changed()
+			pause, retry = retry, min(2*retry, saveRetry)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause - time.Since(began)):
+		}
+	}
+}
+
+// save writes the mappings of now. The first failure of a spell is logged.
+func (k *Keeper) save() bool {
+	err := k.file.Write(k.list())
+	switch {
+	case err != nil:
+		if k.Fault() == "" {
+			k.logf("leases would not survive a restart: %v; trying again", err)
+		}
+		text := err.Error()
+		k.fault.Store(&text)
+	case k.Fault() != "":
+		k.logf("%s is written again", k.file.Path)
+		k.fault.Store(nil)
+	}
+	return err == nil
+}
