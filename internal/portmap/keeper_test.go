@@ -1,0 +1,127 @@
+//go:build go1.25
+
+package portmap_test
+
+import (
+	"context"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/linux-igd/upnpd/internal/portmap"
+)
+
+// kept is what a Keeper keeps in tests, and when it asked.
+type kept struct {
+	mu    sync.Mutex
+	start time.Time
+	now   []portmap.Mapping
+	asked []time.Duration
+	full  func() // makes the next write fail; nil: it works
+}
+
+func (k *kept) list() []portmap.Mapping {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.asked = append(k.asked, time.Since(k.start))
+	if k.full != nil {
+		k.full()
+	}
+	return k.now
+}
+
+func (k *kept) set(now []portmap.Mapping) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.now = now
+}
+
+// writes forgets what was before, too.
+func (k *kept) writes() []time.Duration {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	asked := k.asked
+	k.start, k.asked, k.full = time.Now(), nil, nil
+	return asked
+}
+
+// TestKeeper: at once after a change, then at most once a second, and at the end.
+func TestKeeper(t *testing.T) {
+	f := leaseFile(t)
+	synctest.Test(t, func(t *testing.T) {
+		var w kept
+		k := portmap.NewKeeper(f, w.list, t.Logf)
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			k.Run(ctx)
+		}()
+		time.Sleep(time.Hour)
+		if writes := w.writes(); len(writes) != 0 {
+			t.Errorf("written without a change: %v", writes)
+		}
+		start := time.Now()
+		var lastChange time.Duration
+		for i := range 1000 { // ten seconds
+			w.set(hostile()[:i%4])
+			k.Changed()
+			lastChange = time.Since(start)
+			time.Sleep(10 * time.Millisecond)
+		}
+		time.Sleep(time.Second)
+		writes := w.writes()
+		if n := len(writes); n < 10 || n > 12 || writes[0] != 0 {
+			t.Errorf("written %d times: %v", n, writes)
+		}
+		for i := 1; i < len(writes); i++ {
+			if pause := writes[i] - writes[i-1]; pause < 950*time.Millisecond || pause >= time.Second {
+				t.Errorf("written after %v", pause)
+			}
+		}
+		if last := writes[len(writes)-1]; last < lastChange || last >= lastChange+time.Second {
+			t.Errorf("changed at %v, written at %v", lastChange, last)
+		}
+		w.set(hostile()[:5])
+		cancel()
+		<-done
+		if got, _, err := f.Read(); !slices.Equal(got, hostile()[:5]) {
+			t.Errorf("at the end the file has %v, %v", got, err)
+		}
+	})
+}
+
+// TestKeeperRetries: a disk that is full is tried again, with one line when it
+// begins and one when it ends.
+func TestKeeperRetries(t *testing.T) {
+	f := leaseFile(t)
+	if err := f.Write(nil); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		w := kept{now: hostile()[:9], full: func() {
+			if err := os.Symlink("/dev/full", f.Path+".new"); err != nil {
+				t.Error(err)
+			}
+		}}
+		lines := make(chan string, 10)
+		k := portmap.NewKeeper(f, w.list, func(format string, _ ...any) { lines <- format })
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		go k.Run(ctx)
+		k.Changed()
+		time.Sleep(5 * time.Minute)
+		fault := k.Fault()
+		if tries := w.writes(); len(tries) < 10 || len(tries) > 20 || len(lines) != 1 || !strings.Contains(fault, "no space left") {
+			t.Errorf("%d tries, %d lines, fault %q", len(tries), len(lines), fault)
+		}
+		time.Sleep(time.Minute) // with room again
+		if got, _, _ := f.Read(); !slices.Equal(got, hostile()[:9]) || k.Fault() != "" || len(lines) != 2 {
+			t.Errorf("then: %d mappings, %d lines, fault %q", len(got), len(lines), k.Fault())
+		}
+	})
+}
