@@ -28,6 +28,8 @@ import (
 const holder = `
 maker=$PPID
 [ /proc/$$/ns/net -ef /proc/$maker/ns/net ] && exit 1
+[ /proc/$$/ns/mnt -ef /proc/$maker/ns/mnt ] && exit 1
+mount --make-rprivate / && mount -t tmpfs run /run || exit 1
 echo ready
 read -r _
 for round in 1 2 3; do
@@ -45,7 +47,7 @@ type Host struct {
 	Name string
 	// Addr is the host's address, for the router the one on the LAN.
 	Addr netip.Addr
-	// PID is a process in the host's namespace, for "nsenter -t PID -n".
+	// PID is a process in the host's namespaces, for "nsenter -t PID -n -m".
 	PID int
 
 	holder *exec.Cmd
@@ -56,11 +58,12 @@ type Host struct {
 	servers []io.Closer
 }
 
-// newHost makes a namespace with nothing in it but its holder.
+// newHost makes a namespace with nothing in it but its holder. The host has a
+// /run of its own, too, where daemons keep their sockets, locks and leases.
 func newHost(name string, addr netip.Addr) (*Host, error) {
 	cmd := exec.Command("sh", "-c", holder)
 	// A group of its own keeps the terminal's Ctrl-C away from the holder.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Setpgid: true}
 	pipe, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, fmt.Errorf("make host %s: %w", name, err)
@@ -106,7 +109,8 @@ func (h *Host) close() error {
 
 // Command returns a command that runs on the host. It is killed when ctx ends.
 func (h *Host) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
-	enter := []string{"-t", strconv.Itoa(h.PID), "-n", "--", name}
+	here, _ := os.Getwd() // it would begin at /
+	enter := []string{"-t", strconv.Itoa(h.PID), "-n", "-m", "--wd=" + here, "--", name}
 	cmd := exec.CommandContext(ctx, "nsenter", append(enter, args...)...)
 	// Plain su leaves the sbin directories, where ip and iptables are, out.
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")

@@ -128,7 +128,7 @@ func (t *tour) stay(ctx context.Context) error {
 	}
 	fmt.Print("The lab is up. Enter a host as root from another terminal:\n\n")
 	for _, h := range []*lab.Host{t.lab.Router, t.lab.LAN1, t.lab.LAN2, t.lab.Internet} {
-		fmt.Printf("  nsenter -t %-7d -n bash   # %-8s %s\n", h.PID, h.Name, h.Addr)
+		fmt.Printf("  nsenter -t %-7d -n -m bash   # %-8s %s\n", h.PID, h.Name, h.Addr)
 	}
 	fmt.Printf(`
 Try on lan1:      upnpc -s
