@@ -61,7 +61,9 @@ type Config struct {
 
 	UPnP      bool
 	LogLevel  LogLevel
-	LeaseFile string // an absolute path; "": none
+	// LeaseFile and ControlSocket are absolute paths; "": none.
+	LeaseFile, ControlSocket string
+	IdleTimeout              time.Duration // for mappings of hosts that have left; 0: off
 }
 
 // Firewall names the kernel interface that carries the mappings.
@@ -123,6 +125,8 @@ func defaults() *Config {
 		FriendlyName:    "Linux router",
 		UPnP:            true,
 		LogLevel:        LogInfo,
+		LeaseFile:       "/var/run/upnpd/leases",
+		ControlSocket:   "/var/run/upnpd/upnpd.sock",
 	}
 }
 

@@ -15,16 +15,24 @@ const (
 
 // Keeper writes the mappings to their LeaseFile after changes.
 type Keeper struct {
-	file  *LeaseFile
+	file  atomic.Pointer[LeaseFile]
 	list  func() []Mapping
 	logf  func(string, ...any)
 	dirty chan struct{}
 	fault atomic.Pointer[string]
 }
 
-// NewKeeper makes a Keeper of what list gives. Run must run.
-func NewKeeper(file *LeaseFile, list func() []Mapping, logf func(string, ...any)) *Keeper {
-	return &Keeper{file: file, list: list, logf: logf, dirty: make(chan struct{}, 1)}
+// NewKeeper makes a Keeper of what list gives. Run must run, and Use name the
+// file.
+func NewKeeper(list func() []Mapping, logf func(string, ...any)) *Keeper {
+	return &Keeper{list: list, logf: logf, dirty: make(chan struct{}, 1)}
+}
+
+// Use makes the Keeper write this file from now on; nil: none. Another file that
+// it wrote before stays as it is.
+func (k *Keeper) Use(file *LeaseFile) {
+	k.file.Store(file)
+	k.Changed()
 }
 
 // Changed says that the mappings are no longer those of the last write. It does
@@ -71,7 +79,11 @@ func (k *Keeper) Run(ctx context.Context) {
 
 // save writes the mappings of now. The first failure of a spell is logged.
 func (k *Keeper) save() bool {
-	err := k.file.Write(k.list())
+	var err error
+	file := k.file.Load()
+	if file != nil {
+		err = file.Write(k.list())
+	}
 	switch {
 	case err != nil:
 		if k.Fault() == "" {
@@ -80,7 +92,7 @@ func (k *Keeper) save() bool {
 		text := err.Error()
 		k.fault.Store(&text)
 	case k.Fault() != "":
-		k.logf("%s is written again", k.file.Path)
+		k.logf("leases survive a restart again")
 		k.fault.Store(nil)
 	}
 	return err == nil

@@ -54,15 +54,21 @@ func TestKeeper(t *testing.T) {
 	f := leaseFile(t)
 	synctest.Test(t, func(t *testing.T) {
 		var w kept
-		k := portmap.NewKeeper(f, w.list, t.Logf)
+		k := portmap.NewKeeper(w.list, t.Logf)
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
 			k.Run(ctx)
 		}()
+		k.Changed()
 		time.Sleep(time.Hour)
 		if writes := w.writes(); len(writes) != 0 {
+			t.Errorf("written without a file: %v", writes)
+		}
+		k.Use(f)
+		time.Sleep(time.Hour)
+		if writes := w.writes(); len(writes) != 1 {
 			t.Errorf("written without a change: %v", writes)
 		}
 		start := time.Now()
@@ -109,11 +115,11 @@ func TestKeeperRetries(t *testing.T) {
 			}
 		}}
 		lines := make(chan string, 10)
-		k := portmap.NewKeeper(f, w.list, func(format string, _ ...any) { lines <- format })
+		k := portmap.NewKeeper(w.list, func(format string, _ ...any) { lines <- format })
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
 		go k.Run(ctx)
-		k.Changed()
+		k.Use(f)
 		time.Sleep(5 * time.Minute)
 		fault := k.Fault()
 		if tries := w.writes(); len(tries) < 10 || len(tries) > 20 || len(lines) != 1 || !strings.Contains(fault, "no space left") {

@@ -75,8 +75,12 @@ func (t *Table) change(remove []Mapping, add *Mapping) error {
 	return nil
 }
 
-// sync makes the kernel equal to the table, now or at a later try.
+// sync makes the kernel equal to the table, now or at a later try. Before the
+// network is known it leaves what an earlier run has put there.
 func (t *Table) sync() error {
+	if !t.placed {
+		return nil
+	}
 	err := t.fw.Sync(t.network, t.list())
 	if err != nil {
 		t.outdated(err)
