@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -189,17 +190,26 @@ func (f *Follower) report(old, s State) {
 // Counters asks the kernel for the uplink's totals; zero when there is no
 // such device. After Close the error is os.ErrClosed.
 func (f *Follower) Counters() (Counters, error) {
-	f.mu.Lock()
-	socks, name, closed := f.socks, f.state.Uplink.Name, f.closed
-	f.mu.Unlock()
-	if closed {
-		return Counters{}, os.ErrClosed
+	c, s, err := f.requests()
+	if err != nil {
+		return Counters{}, err
 	}
-	l, ok, err := readLink(socks.requests, name)
+	l, ok, err := readLink(c, s.Uplink.Name)
 	if err != nil || !ok {
 		return Counters{}, err
 	}
 	return l.counters, nil
+}
+
+// requests returns the socket to ask by, and what is known; os.ErrClosed after
+// Close.
+func (f *Follower) requests() (*netlink.Conn, State, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return nil, State{}, os.ErrClosed
+	}
+	return f.socks.requests, f.state, nil
 }
 
 // Close ends Run and gives the sockets back. Closing again is no error.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -22,6 +23,8 @@ const (
 
 // dumpTries bounds how often an interrupted dump is begun again.
 const dumpTries = 5
+
+var errNoReply = errors.New("no reply from the kernel")
 
 // kernel is one reading of the followed links and of all IPv4 addresses.
 type kernel struct {
@@ -82,20 +85,10 @@ func readLink(c *netlink.Conn, name string) (link, bool, error) {
 	if err != nil {
 		return link{}, false, err
 	}
-	replies, err := c.Execute(netlink.Message{
-		Header: netlink.Header{Type: unix.RTM_GETLINK, Flags: netlink.Request},
-		Data:   append(make([]byte, unix.SizeofIfInfomsg), attrs...),
-	})
+	l, err := requestLink(c, append(make([]byte, unix.SizeofIfInfomsg), attrs...))
 	if errors.Is(err, unix.ENODEV) {
 		return link{}, false, nil
 	}
-	if err != nil {
-		return link{}, false, fmt.Errorf("read link %s: %w", name, err)
-	}
-	if len(replies) == 0 {
-		return link{}, false, fmt.Errorf("read link %s: no reply", name)
-	}
-	l, err := parseLink(replies[0].Data)
 	if err != nil {
 		return link{}, false, fmt.Errorf("read link %s: %w", name, err)
 	}
@@ -104,50 +97,61 @@ func readLink(c *netlink.Conn, name string) (link, bool, error) {
 	return l, l.name == name, nil
 }
 
+// requestLink asks for the device that struct ifinfomsg, or the attribute
+// behind it, names.
+func requestLink(c *netlink.Conn, request []byte) (link, error) {
+	replies, err := c.Execute(netlink.Message{
+		Header: netlink.Header{Type: unix.RTM_GETLINK, Flags: netlink.Request},
+		Data:   request,
+	})
+	if err != nil {
+		return link{}, err
+	}
+	if len(replies) == 0 {
+		return link{}, errNoReply
+	}
+	return parseLink(replies[0].Data)
+}
+
 // readAddresses asks for the IPv4 addresses of all devices, in the kernel's
 // order.
 func readAddresses(c *netlink.Conn) ([]address, error) {
-	req := netlink.Message{
-		Header: netlink.Header{Type: unix.RTM_GETADDR, Flags: netlink.Request | netlink.Dump},
-		Data:   append([]byte{unix.AF_INET}, make([]byte, unix.SizeofIfAddrmsg-1)...),
-	}
-	for range dumpTries {
-		replies, err := c.Execute(req)
-		if err != nil {
-			return nil, fmt.Errorf("read addresses: %w", err)
-		}
-		addrs, whole, err := parseAddresses(replies)
-		if err != nil {
-			return nil, fmt.Errorf("read addresses: %w", err)
-		}
-		if whole {
-			return addrs, nil
-		}
-	}
-	return nil, fmt.Errorf("read addresses: they changed during each of %d readings", dumpTries)
-}
-
-// parseAddresses reports with false that addresses changed during the dump,
-// so that some may be missing.
-func parseAddresses(replies []netlink.Message) ([]address, bool, error) {
+	replies, err := dump(c, unix.RTM_GETADDR, unix.AF_INET, unix.SizeofIfAddrmsg)
 	var addrs []address
-	for _, m := range replies {
-		if m.Header.Flags&netlink.DumpInterrupted != 0 {
-			return nil, false, nil
-		}
-		if m.Header.Type != unix.RTM_NEWADDR {
+	for i := 0; i < len(replies) && err == nil; i++ {
+		if replies[i].Header.Type != unix.RTM_NEWADDR {
 			continue
 		}
-		a, err := parseAddress(m.Data)
-		if err != nil {
-			return nil, false, err
-		}
-		if a.prefix.IsValid() {
+		var a address
+		if a, err = parseAddress(replies[i].Data); a.prefix.IsValid() {
 			addrs = append(addrs, a)
 		}
 	}
-	return addrs, true, nil
+	if err != nil {
+		return nil, fmt.Errorf("read addresses: %w", err)
+	}
+	return addrs, nil
 }
+
+// dump asks for all objects of a family. The request is a header of size
+// bytes that begins with the family.
+func dump(c *netlink.Conn, typ netlink.HeaderType, family byte, size int) ([]netlink.Message, error) {
+	req := netlink.Message{
+		Header: netlink.Header{Type: typ, Flags: netlink.Request | netlink.Dump},
+		Data:   append([]byte{family}, make([]byte, size-1)...),
+	}
+	for range dumpTries {
+		replies, err := c.Execute(req)
+		if err != nil || !slices.ContainsFunc(replies, interrupted) {
+			return replies, err
+		}
+	}
+	return nil, fmt.Errorf("changes during each of %d readings", dumpTries)
+}
+
+// interrupted reports that something changed during the dump, so that some of
+// it may be missing.
+func interrupted(m netlink.Message) bool { return m.Header.Flags&netlink.DumpInterrupted != 0 }
 
 // parseLink reads struct ifinfomsg and the attributes behind it.
 func parseLink(b []byte) (link, error) {

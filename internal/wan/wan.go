@@ -5,6 +5,9 @@
 // polls. Devices may be absent at start, appear, change, vanish, be renamed
 // or made again with another index, as PPPoE does. After any event of a
 // followed device the truth is read from the kernel again and compared.
+//
+// On request it also tells which hosts are on the LANs, and by which device
+// the kernel would send.
 package wan
 
 import (

@@ -1,0 +1,146 @@
+package wan
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/mdlayher/netlink"
+	"github.com/mdlayher/netlink/nlenc"
+	"golang.org/x/sys/unix"
+)
+
+// Neighbor is a host on a served LAN device, as the kernel's neighbour table
+// has it (rtnetlink(7), arp(7)).
+type Neighbor struct {
+	Addr  netip.Addr
+	MAC   [6]byte // zero: not known
+	Index int     // of the LAN device
+	State NeighborState
+}
+
+// NeighborState says whether the host is there. A host that is not in the
+// table is NeighborUnknown, too: nobody asked for a while.
+type NeighborState uint8
+
+const (
+	// NeighborUnknown: the kernel is asking, or has nothing to say (NUD_NONE,
+	// NUD_INCOMPLETE).
+	NeighborUnknown NeighborState = iota
+	// NeighborReachable: it answered when last asked, which may be long ago,
+	// or needs no asking (NUD_REACHABLE, STALE, DELAY, PROBE, PERMANENT; NOARP
+	// with a MAC).
+	NeighborReachable
+	// NeighborFailed: it did not answer (NUD_FAILED).
+	NeighborFailed
+)
+
+// Neighbors reads the neighbour table: the IPv4 hosts on the served LAN
+// devices, in the kernel's order. A device that is gone has none. The kernel
+// bounds the table (net.ipv4.neigh.default.gc_thresh3, 1024).
+func (f *Follower) Neighbors() ([]Neighbor, error) { return f.neighbors(unix.AF_INET) }
+
+func (f *Follower) neighbors(family byte) ([]Neighbor, error) {
+	c, s, err := f.requests()
+	if err != nil {
+		return nil, err
+	}
+	replies, err := dump(c, unix.RTM_GETNEIGH, family, unix.SizeofNdMsg)
+	if err != nil {
+		return nil, fmt.Errorf("read neighbours: %w", err)
+	}
+	var hosts []Neighbor
+	for _, m := range replies {
+		n, err := parseNeighbor(m.Data)
+		if err != nil {
+			return nil, fmt.Errorf("read neighbours: %w", err)
+		}
+		// Groups are in the table, too, where they have a MAC.
+		if n.Addr.IsValid() && !n.Addr.IsMulticast() && s.serves(n.Index) {
+			hosts = append(hosts, n)
+		}
+	}
+	return hosts, nil
+}
+
+// serves reports whether a LAN device has the index.
+func (s State) serves(index int) bool {
+	for _, l := range s.LANs {
+		if l.Index == index && index != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// parseNeighbor reads struct ndmsg and the attributes behind it. Without an
+// address Addr is invalid.
+func parseNeighbor(b []byte) (Neighbor, error) {
+	if len(b) < unix.SizeofNdMsg {
+		return Neighbor{}, errors.New("short neighbour message")
+	}
+	n := Neighbor{Index: int(nlenc.Int32(b[4:8]))}
+	ad, err := netlink.NewAttributeDecoder(b[unix.SizeofNdMsg:])
+	if err != nil {
+		return Neighbor{}, err
+	}
+	for ad.Next() {
+		switch ad.Type() {
+		case unix.NDA_DST:
+			n.Addr, _ = netip.AddrFromSlice(ad.Bytes())
+		case unix.NDA_LLADDR:
+			if mac := ad.Bytes(); len(mac) == len(n.MAC) {
+				n.MAC = [6]byte(mac)
+			}
+		}
+	}
+	const answered = unix.NUD_REACHABLE | unix.NUD_STALE | unix.NUD_DELAY | unix.NUD_PROBE | unix.NUD_PERMANENT
+	switch nud := nlenc.Uint16(b[8:10]); {
+	case nud&answered != 0, nud&unix.NUD_NOARP != 0 && n.MAC != [6]byte{}:
+		n.State = NeighborReachable
+	case nud&unix.NUD_FAILED != 0:
+		n.State = NeighborFailed
+	}
+	return n, ad.Err()
+}
+
+// Resolve makes the kernel find out whether the host is there, on the first
+// LAN device that has it on-link, and returns at once; Neighbors tells later.
+// With the kernel's usual settings an absent host is NeighborFailed after 3
+// seconds, or after 8 when it was known: until then the old answer counts. One
+// that answered within the last half minute or so is not asked. A host also
+// fails when its device has no carrier or is down (LAN.Up).
+//
+// It needs CAP_NET_ADMIN, and sends nothing by itself: the entry is marked as
+// used (NTF_USE), as by a packet to the host.
+func (f *Follower) Resolve(addr netip.Addr) error {
+	c, s, err := f.requests()
+	if err != nil {
+		return err
+	}
+	for _, l := range s.LANs {
+		if l.Index != 0 && l.OnLink(addr) {
+			if err := useNeighbor(c, l.Index, addr); err != nil {
+				return fmt.Errorf("resolve %s on %s (needs root or CAP_NET_ADMIN): %w", addr, l.Name, err)
+			}
+			return nil
+		}
+	}
+	return fmt.Errorf("resolve %s: it is in no LAN's prefix", addr)
+}
+
+func useNeighbor(c *netlink.Conn, index int, addr netip.Addr) error {
+	attrs, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.NDA_DST, Data: addr.AsSlice()}})
+	if err != nil {
+		return err
+	}
+	b := make([]byte, unix.SizeofNdMsg, unix.SizeofNdMsg+len(attrs))
+	b[0] = unix.AF_INET
+	nlenc.PutInt32(b[4:8], int32(index))
+	b[10] = unix.NTF_USE
+	_, err = c.Execute(netlink.Message{
+		Header: netlink.Header{Type: unix.RTM_NEWNEIGH, Flags: netlink.Request | netlink.Acknowledge | netlink.Create},
+		Data:   append(b, attrs...),
+	})
+	return err
+}

@@ -1,0 +1,88 @@
+package wan
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/mdlayher/netlink"
+	"github.com/mdlayher/netlink/nlenc"
+	"golang.org/x/sys/unix"
+)
+
+// RouteDevice asks by which device the kernel would send a packet of the
+// router to the IPv4 address (RTM_GETROUTE). "" means that it would send none:
+// there is no route, or one that refuses (unreachable, prohibit, blackhole).
+// The router's own addresses give "lo".
+func (f *Follower) RouteDevice(to netip.Addr) (string, error) {
+	c, _, err := f.requests()
+	if err != nil {
+		return "", err
+	}
+	name := ""
+	index, err := readRoute(c, to)
+	if err == nil && index != 0 {
+		request := make([]byte, unix.SizeofIfInfomsg)
+		nlenc.PutInt32(request[4:8], int32(index))
+		var l link
+		l, err = requestLink(c, request)
+		name = l.name
+	}
+	if err != nil {
+		return "", fmt.Errorf("read route to %s: %w", to, err)
+	}
+	return name, nil
+}
+
+// readRoute returns the index of the device; 0: no way.
+func readRoute(c *netlink.Conn, to netip.Addr) (int, error) {
+	if !to.Is4() {
+		return 0, errors.New("not an IPv4 address")
+	}
+	attrs, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.RTA_DST, Data: to.AsSlice()}})
+	if err != nil {
+		return 0, err
+	}
+	head := make([]byte, unix.SizeofRtMsg)
+	head[0], head[1] = unix.AF_INET, 32 // the family, the length of the destination
+	replies, err := c.Execute(netlink.Message{
+		Header: netlink.Header{Type: unix.RTM_GETROUTE, Flags: netlink.Request},
+		Data:   append(head, attrs...),
+	})
+	for _, refused := range []error{unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EACCES, unix.EINVAL} {
+		if errors.Is(err, refused) { // the last two: prohibit and blackhole
+			return 0, nil
+		}
+	}
+	if err != nil {
+		return 0, err
+	}
+	if len(replies) == 0 {
+		return 0, errNoReply
+	}
+	return parseRoute(replies[0].Data)
+}
+
+// parseRoute reads the device from the attributes behind struct rtmsg.
+func parseRoute(b []byte) (int, error) {
+	if len(b) < unix.SizeofRtMsg {
+		return 0, errors.New("short route message")
+	}
+	ad, err := netlink.NewAttributeDecoder(b[unix.SizeofRtMsg:])
+	if err != nil {
+		return 0, err
+	}
+	index := 0
+	for ad.Next() {
+		if ad.Type() == unix.RTA_OIF {
+			index = int(ad.Uint32())
+		}
+	}
+	if err := ad.Err(); err != nil {
+		return 0, err
+	}
+	if index == 0 {
+		return 0, errors.New("the kernel names no device")
+	}
+	return index, nil
+}
