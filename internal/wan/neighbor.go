@@ -118,29 +118,23 @@ func (f *Follower) Resolve(addr netip.Addr) error {
 	if err != nil {
 		return err
 	}
+	index := 0
 	for _, l := range s.LANs {
-		if l.Index != 0 && l.OnLink(addr) {
-			if err := useNeighbor(c, l.Index, addr); err != nil {
-				return fmt.Errorf("resolve %s on %s (needs root or CAP_NET_ADMIN): %w", addr, l.Name, err)
+		for _, p := range l.Prefixes {
+			if index == 0 && p.Contains(addr) && p.Addr() != addr {
+				index = l.Index
 			}
-			return nil
 		}
 	}
-	return fmt.Errorf("resolve %s: it is in no LAN's prefix", addr)
-}
-
-func useNeighbor(c *netlink.Conn, index int, addr netip.Addr) error {
-	attrs, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.NDA_DST, Data: addr.AsSlice()}})
-	if err != nil {
-		return err
+	if index == 0 {
+		return fmt.Errorf("resolve %s: it is in no LAN's prefix", addr)
 	}
-	b := make([]byte, unix.SizeofNdMsg, unix.SizeofNdMsg+len(attrs))
-	b[0] = unix.AF_INET
-	nlenc.PutInt32(b[4:8], int32(index))
-	b[10] = unix.NTF_USE
-	_, err = c.Execute(netlink.Message{
-		Header: netlink.Header{Type: unix.RTM_NEWNEIGH, Flags: netlink.Request | netlink.Acknowledge | netlink.Create},
-		Data:   append(b, attrs...),
-	})
-	return err
+	head := make([]byte, unix.SizeofNdMsg)
+	head[0] = unix.AF_INET
+	nlenc.PutInt32(head[4:8], int32(index))
+	head[10] = unix.NTF_USE
+	if _, err = ask(c, unix.RTM_NEWNEIGH, netlink.Acknowledge|netlink.Create, head, addr); err != nil {
+		return fmt.Errorf("resolve %s (needs root or CAP_NET_ADMIN): %w", addr, err)
+	}
+	return nil
 }

@@ -39,16 +39,9 @@ func readRoute(c *netlink.Conn, to netip.Addr) (int, error) {
 	if !to.Is4() {
 		return 0, errors.New("not an IPv4 address")
 	}
-	attrs, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.RTA_DST, Data: to.AsSlice()}})
-	if err != nil {
-		return 0, err
-	}
 	head := make([]byte, unix.SizeofRtMsg)
 	head[0], head[1] = unix.AF_INET, 32 // the family, the length of the destination
-	replies, err := c.Execute(netlink.Message{
-		Header: netlink.Header{Type: unix.RTM_GETROUTE, Flags: netlink.Request},
-		Data:   append(head, attrs...),
-	})
+	replies, err := ask(c, unix.RTM_GETROUTE, 0, head, to)
 	for _, refused := range []error{unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EACCES, unix.EINVAL} {
 		if errors.Is(err, refused) { // the last two: prohibit and blackhole
 			return 0, nil
@@ -61,6 +54,17 @@ func readRoute(c *netlink.Conn, to netip.Addr) (int, error) {
 		return 0, errNoReply
 	}
 	return parseRoute(replies[0].Data)
+}
+
+// ask sends a request about one IPv4 address, the attribute behind the header.
+func ask(c *netlink.Conn, typ netlink.HeaderType, flags netlink.HeaderFlags, head []byte, addr netip.Addr) ([]netlink.Message, error) {
+	const dst = unix.RTA_DST // and NDA_DST, which is the same number
+	head = append(head, nlenc.Uint16Bytes(unix.SizeofRtAttr+4)...)
+	head = append(head, nlenc.Uint16Bytes(dst)...)
+	return c.Execute(netlink.Message{
+		Header: netlink.Header{Type: typ, Flags: netlink.Request | flags},
+		Data:   append(head, addr.AsSlice()...),
+	})
 }
 
 // parseRoute reads the device from the attributes behind struct rtmsg.
