@@ -35,7 +35,10 @@ func pair(t *testing.T, l *UnixListener) (server, client *UnixConn) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = client.Close() })
-	server, err = l.Accept(deadline(t))
+	// Without a deadline of its own, which would hide one that was left behind.
+	ctx, cancel := context.WithCancel(context.Background())
+	defer time.AfterFunc(aWhile, cancel).Stop()
+	server, err = l.Accept(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
