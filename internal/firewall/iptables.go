@@ -58,6 +58,7 @@ type IPTables struct {
 	restore string // of iptables-restore
 	logf    func(string, ...any)
 	rules   ruleset // for the network of the last Sync
+	alone   bool    // a Sync has removed what other options of an earlier run left
 	inForce *inForce
 }
 
@@ -81,14 +82,24 @@ func NewIPTables(ctx context.Context, opts IPTablesOptions, uplink string, logf 
 	return f, nil
 }
 
-// Start removes what an earlier run left behind. Rules come with Sync.
+// Start takes over what an earlier run left behind: its rules stay in force until
+// the first Sync, and what that does not want ends there. Only forward rules that
+// the options do not want are removed at once.
 func (f *IPTables) Start() error {
-	removed, err := f.remove(f.ctx, lockWait)
-	if err != nil {
-		return fmt.Errorf("remove the rules of an earlier run: %w", err)
+	if !f.opts.ForwardRules {
+		if err := f.remove(f.ctx, lockWait, "filter"); err != nil {
+			return fmt.Errorf("remove the forward rules of an earlier run: %w", err)
+		}
 	}
-	if removed {
-		f.logf("firewall: removed the rules that an earlier run left behind")
+	listing, err := f.list(f.ctx, lockWait, "nat")
+	if err != nil {
+		return err
+	}
+	for m := range mappingsIn(listing) {
+		f.inForce.mapped[m] = true
+	}
+	if n := len(f.inForce.mapped); n > 0 {
+		f.logf("firewall: took over %d mappings of an earlier run", n)
 	}
 	return nil
 }
@@ -205,23 +216,42 @@ func (f *IPTables) Change(remove []portmap.Mapping, add *portmap.Mapping) error 
 // somebody removed those, in one transaction a table.
 func (f *IPTables) Sync(n portmap.Network, all []portmap.Mapping) error {
 	f.rules = ruleset{uplink: f.uplink, network: n}
-	missing := map[string]string{}
+	further := map[string]string{}
 	for _, table := range f.tables() {
 		listing, err := f.list(f.ctx, lockWait, table)
 		if err != nil {
 			return err
 		}
-		for _, j := range f.jumps() {
-			if j.table == table && !strings.Contains(listing, "\n-A "+j.String()+"\n") {
-				missing[table] += j.place() + " " + j.String() + "\n"
-			}
-		}
+		further[table] = f.rejoin(table, jumpsTo(listing))
 	}
-	if err := f.run(f.ctx, lockWait, f.rules.whole(all, f.opts.ForwardRules, missing)); err != nil {
+	if err := f.run(f.ctx, lockWait, f.rules.whole(all, f.opts.ForwardRules, further)); err != nil {
 		return err
 	}
+	f.alone = true
 	f.inForce.sync(n, all)
 	return nil
+}
+
+// rejoin gives iptables-restore lines that put back the jumps that a table
+// lacks, and at first take out those that an earlier run had in other chains:
+// both at once, so that nothing is dropped between.
+func (f *IPTables) rejoin(table string, found []string) (lines string) {
+	var wanted []string
+	for _, j := range f.jumps() {
+		if j.table != table {
+			continue
+		}
+		wanted = append(wanted, j.String())
+		if !slices.Contains(found, j.String()) {
+			lines += j.place() + " " + j.String() + "\n"
+		}
+	}
+	for _, j := range found {
+		if !f.alone && !slices.Contains(wanted, j) {
+			lines += "-D " + j + "\n"
+		}
+	}
+	return lines
 }
 
 // tables are those in which we have chains.
@@ -244,35 +274,35 @@ func (f *IPTables) list(ctx context.Context, wait int, table string) (string, er
 // Close removes everything of ours from the kernel, also after ctx has ended,
 // and ends the connections of all mappings.
 func (f *IPTables) Close() error {
-	_, err := f.remove(context.WithoutCancel(f.ctx), closeWait)
+	err := f.remove(context.WithoutCancel(f.ctx), closeWait, "filter", "nat")
 	return errors.Join(err, f.inForce.close())
 }
 
 // remove takes out our jumps, whichever chain they stand in (an earlier run
 // may have had other options), and then our chains, in one transaction a table.
-func (f *IPTables) remove(ctx context.Context, wait int) (removed bool, err error) {
+func (f *IPTables) remove(ctx context.Context, wait int, tables ...string) error {
 	var all, emptied strings.Builder
-	for _, table := range []string{"filter", "nat"} {
+	for _, table := range tables {
 		listing, err := f.list(ctx, wait, table)
 		if err != nil {
-			return false, err
+			return err
 		}
 		if empty, chains := removal(listing); empty != "" {
-			removed = true
 			fmt.Fprintf(&all, "*%s\n%s%sCOMMIT\n", table, empty, chains)
 			fmt.Fprintf(&emptied, "*%s\n%sCOMMIT\n", table, empty)
 		}
 	}
-	if !removed {
-		return false, nil
+	if all.Len() == 0 {
+		return nil
 	}
-	if err = f.run(ctx, wait, all.String()); err != nil && ctx.Err() == nil {
+	err := f.run(ctx, wait, all.String())
+	if err != nil && ctx.Err() == nil {
 		if f.run(ctx, wait, emptied.String()) == nil {
 			f.logf("firewall: our rules are gone, but a chain of ours stays, for a rule of somebody else leads to it (%v)", err)
 			err = nil
 		}
 	}
-	return true, err
+	return err
 }
 
 // run feeds one input to iptables-restore. Its error names the line that was

@@ -133,35 +133,6 @@ func TestRefusedChange(t *testing.T) {
 	})
 }
 
-// TestLeftovers: what a killed run left is removed at the next start, also when
-// it hung from another parent chain; and chains of others are not touched.
-func TestLeftovers(t *testing.T) {
-	variants(t, func(t *testing.T, l *lab.Lab, v string) {
-		l.Router.Run(t, v, "-t", "nat", "-N", "my_prerouting")
-		l.Router.Run(t, v, "-t", "nat", "-A", "my_prerouting", "-p", "tcp", "--dport", "1", "-j", "RETURN")
-		l.Router.Run(t, v, "-N", "UPNPDX")
-		before := l.Rules(v)
-		o := options(v)
-		o.PreroutingChain, o.ForwardAppend = "my_prerouting", true
-		f, err := open(t, l, o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		on(t, l, func() error { return f.Sync(home, []portmap.Mapping{web}) })
-		wantOrder(t, l.Rules(v), "-A FORWARD -m conntrack", "-A FORWARD -j UPNPD")
-		if !strings.Contains(l.Rules(v), "-A my_prerouting -j UPNPD-PRE") {
-			t.Errorf("no jump from my_prerouting:\n%s", l.Rules(v))
-		}
-		if f, err = open(t, l, options(v)); err != nil { // as after kill -9
-			t.Fatal(err)
-		}
-		if got := l.Rules(v); got != before {
-			t.Errorf("after the start\n%s\nwant\n%s", got, before)
-		}
-		on(t, l, f.Close)
-	})
-}
-
 // TestJumpsComeBack: Sync repairs what somebody flushed.
 func TestJumpsComeBack(t *testing.T) {
 	variants(t, func(t *testing.T, l *lab.Lab, v string) {

@@ -10,7 +10,8 @@ import (
 )
 
 // rule is one rule of one of our chains, without the -A in front. It is made
-// by pure functions, so that adding and deleting spell it the same way.
+// by pure functions, so that adding and deleting spell it the same way, and it is
+// spelled as iptables -S prints it, so that Verify finds it there.
 type rule struct {
 	chain string
 	spec  string
@@ -48,14 +49,14 @@ func (s ruleset) of(m *portmap.Mapping) []rule {
 	proto := strings.ToLower(m.Protocol.String())
 	from, to := "", ""
 	if m.RemoteHost.IsValid() {
-		from, to = fmt.Sprintf("-s %v ", m.RemoteHost), fmt.Sprintf("-d %v ", m.RemoteHost)
+		from, to = fmt.Sprintf("-s %v/32 ", m.RemoteHost), fmt.Sprintf("-d %v/32 ", m.RemoteHost)
 	}
 	specific := m.RemoteHost.IsValid()
 	return []rule{
-		{mapChain, fmt.Sprintf("%s-p %s --dport %d -j DNAT --to-destination %v:%d",
-			from, proto, m.ExternalPort, m.Client, m.InternalPort), specific},
-		{postChain, fmt.Sprintf("%s-o %s -s %v -p %s --sport %d -j SNAT --to-source %v:%d",
-			to, s.uplink, m.Client, proto, m.InternalPort, s.network.External, m.ExternalPort), specific},
+		{mapChain, fmt.Sprintf("%s-p %s -m %s --dport %d -j DNAT --to-destination %v:%d",
+			from, proto, proto, m.ExternalPort, m.Client, m.InternalPort), specific},
+		{postChain, fmt.Sprintf("-s %v/32 %s-o %s -p %s -m %s --sport %d -j SNAT --to-source %v:%d",
+			m.Client, to, s.uplink, proto, proto, m.InternalPort, s.network.External, m.ExternalPort), specific},
 	}
 }
 
@@ -89,7 +90,7 @@ func (s ruleset) enter(marked bool) []rule {
 	if !s.network.External.IsValid() {
 		return nil
 	}
-	to := fmt.Sprintf("-d %v ", s.network.External)
+	to := fmt.Sprintf("-d %v/32 ", s.network.External)
 	rules := []rule{
 		{preChain, to + "-j CONNMARK --set-xmark " + mark + "/" + mark, false},
 		{preChain, to + "-j " + mapChain, false},
@@ -124,17 +125,17 @@ func (s ruleset) hairpin() []rule {
 // those that take out our jumps and empty our chains, and those that delete the
 // chains. Both are "" when there is nothing of ours.
 func removal(listing string) (empty, deleted string) {
-	var jumps, flush, chains strings.Builder
+	var flush, chains strings.Builder
 	for _, line := range strings.Split(listing, "\n") {
 		for _, ours := range []string{preChain, mapChain, postChain} {
 			if line == "-N "+ours {
 				fmt.Fprintf(&flush, "-F %s\n", ours)
 				fmt.Fprintf(&chains, "-X %s\n", ours)
 			}
-			if parent, ok := strings.CutSuffix(line, " -j "+ours); ok && strings.Count(parent, " ") == 1 {
-				fmt.Fprintf(&jumps, "-D%s -j %s\n", strings.TrimPrefix(parent, "-A"), ours)
-			}
 		}
 	}
-	return jumps.String() + flush.String(), chains.String()
+	for _, j := range jumpsTo(listing) {
+		empty += "-D " + j + "\n"
+	}
+	return empty + flush.String(), chains.String()
 }

@@ -39,16 +39,16 @@ func TestRules(t *testing.T) {
 		want string
 	}{
 		{"TCP", home, &web, `
--A UPNPD -p tcp --dport 18080 -j DNAT --to-destination 192.168.77.10:8080
--A UPNPD-POST -o wan0 -s 192.168.77.10 -p tcp --sport 8080 -j SNAT --to-source 11.0.0.2:18080
+-A UPNPD -p tcp -m tcp --dport 18080 -j DNAT --to-destination 192.168.77.10:8080
+-A UPNPD-POST -s 192.168.77.10/32 -o wan0 -p tcp -m tcp --sport 8080 -j SNAT --to-source 11.0.0.2:18080
 `},
 		{"WIP-25: UDP leaves from the mapped port", home, &game, `
--A UPNPD -p udp --dport 3075 -j DNAT --to-destination 192.168.77.10:3074
--A UPNPD-POST -o wan0 -s 192.168.77.10 -p udp --sport 3074 -j SNAT --to-source 11.0.0.2:3075
+-A UPNPD -p udp -m udp --dport 3075 -j DNAT --to-destination 192.168.77.10:3074
+-A UPNPD-POST -s 192.168.77.10/32 -o wan0 -p udp -m udp --sport 3074 -j SNAT --to-source 11.0.0.2:3075
 `},
 		{"WIP-9: RemoteHost is a match, and comes first", home, &from, `
--I UPNPD -s 11.0.0.1 -p tcp --dport 18080 -j DNAT --to-destination 192.168.77.10:8080
--I UPNPD-POST -d 11.0.0.1 -o wan0 -s 192.168.77.10 -p tcp --sport 8080 -j SNAT --to-source 11.0.0.2:18080
+-I UPNPD -s 11.0.0.1/32 -p tcp -m tcp --dport 18080 -j DNAT --to-destination 192.168.77.10:8080
+-I UPNPD-POST -s 192.168.77.10/32 -d 11.0.0.1/32 -o wan0 -p tcp -m tcp --sport 8080 -j SNAT --to-source 11.0.0.2:18080
 `},
 		{"WIP-12: disabled", home, &disabled, "\n"},
 		{"the client's address is now the router's", portmap.Network{External: addr("11.0.0.2"), LANs: []netip.Prefix{prefix("192.168.77.10/24")}}, &web, "\n"},
@@ -79,13 +79,13 @@ COMMIT
 :UPNPD-PRE - [0:0]
 :UPNPD - [0:0]
 :UPNPD-POST - [0:0]
--A UPNPD-PRE -d 11.0.0.2 -j CONNMARK --set-xmark 0x10000000/0x10000000
--A UPNPD-PRE -d 11.0.0.2 -j UPNPD
--A UPNPD-PRE -d 11.0.0.2 -j CONNMARK --set-xmark 0x0/0x10000000
+-A UPNPD-PRE -d 11.0.0.2/32 -j CONNMARK --set-xmark 0x10000000/0x10000000
+-A UPNPD-PRE -d 11.0.0.2/32 -j UPNPD
+-A UPNPD-PRE -d 11.0.0.2/32 -j CONNMARK --set-xmark 0x0/0x10000000
 -A UPNPD-POST -s 192.168.77.0/24 ! -o wan0 -m conntrack --ctstate DNAT --ctorigdst 11.0.0.2 -j MASQUERADE
 -A UPNPD-POST -s 10.0.0.0/8 ! -o wan0 -m conntrack --ctstate DNAT --ctorigdst 11.0.0.2 -j MASQUERADE
--A UPNPD -p tcp --dport 18080 -j DNAT --to-destination 192.168.77.10:8080
--A UPNPD-POST -o wan0 -s 192.168.77.10 -p tcp --sport 8080 -j SNAT --to-source 11.0.0.2:18080
+-A UPNPD -p tcp -m tcp --dport 18080 -j DNAT --to-destination 192.168.77.10:8080
+-A UPNPD-POST -s 192.168.77.10/32 -o wan0 -p tcp -m tcp --sport 8080 -j SNAT --to-source 11.0.0.2:18080
 COMMIT
 `
 	if got := s.whole([]portmap.Mapping{web}, true, nil); got != want {
