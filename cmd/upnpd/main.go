@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/linux-igd/upnpd/internal/config"
+	"github.com/linux-igd/upnpd/internal/ctl"
 	"github.com/linux-igd/upnpd/internal/daemon"
 )
 
@@ -28,8 +29,7 @@ func main() { os.Exit(run(os.Args)) }
 
 func run(argv []string) int {
 	if filepath.Base(argv[0]) == "upnpctl" {
-		fmt.Fprintln(os.Stderr, "upnpctl: this version of upnpd has no control socket yet; `upnpc -l` on a LAN host lists the mappings")
-		return 2
+		return ctl.Run(argv[1:], os.Stdout, os.Stderr)
 	}
 	load := func() (*config.Config, []string, error) { return config.Parse(argv[1:]) }
 	cfg, warnings, err := load()

@@ -212,5 +212,8 @@ func (c *UnixConn) Write(p []byte) (int, error) { return c.c.Write(p) }
 // SetDeadline ends present and later reads and writes at t; the zero time: never.
 func (c *UnixConn) SetDeadline(t time.Time) error { return c.c.SetDeadline(t) }
 
+// SetWriteDeadline ends present and later writes at t; the zero time: never.
+func (c *UnixConn) SetWriteDeadline(t time.Time) error { return c.c.SetWriteDeadline(t) }
+
 // Close ends present reads and writes. Closing again is no error.
 func (c *UnixConn) Close() error { return c.c.Close() }
