@@ -59,7 +59,7 @@ func run(argv []string) int {
 		log.Warnf("%s", w)
 	}
 	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, unix.SIGHUP, unix.SIGUSR1)
+	signal.Notify(signals, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2)
 	signal.Ignore(unix.SIGPIPE)
 	err = daemon.Run(untilStopped(), cfg, daemon.Options{
 		Version: version, Log: log, Signals: signals, Load: load,

@@ -46,6 +46,7 @@ func TestDefaults(t *testing.T) {
 		},
 		DescriptionName: "gatedesc.xml", NotifyInterval: 900 * time.Second, // SSDP-32
 		FriendlyName: "Linux router", UPnP: true, LogLevel: LogInfo,
+		LeaseFile: "/var/run/upnpd/leases", ControlSocket: "/var/run/upnpd/upnpd.sock",
 	}
 	c, warnings, err := with(t, "", "ppp0", "br0")
 	if err != nil || len(warnings) > 0 {

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/linux-igd/upnpd/internal/config"
+	"github.com/linux-igd/upnpd/internal/ctl"
 	"github.com/linux-igd/upnpd/internal/igd"
 	"github.com/linux-igd/upnpd/internal/portmap"
 	"github.com/linux-igd/upnpd/internal/wan"
@@ -25,7 +26,8 @@ import (
 type Options struct {
 	Version string
 	Log     *Log
-	// Signals carries HUP (reload) and USR1 (delete all mappings).
+	// Signals carries HUP (reload), USR1 (delete all mappings) and USR2 (end
+	// and leave the kernel to the next run).
 	Signals <-chan os.Signal
 	// Load reads the configuration again.
 	Load func() (*config.Config, []string, error)
@@ -35,7 +37,7 @@ type Options struct {
 }
 
 // Run serves until ctx ends, and takes everything of its own out of the kernel
-// before it returns. Its error says why it could not start, or what is left in
+// before it returns. The mappings stay in the lease file. Its error says why it could not start, or what is left in
 // the kernel.
 func Run(ctx context.Context, cfg *config.Config, o Options) error {
 	return run(ctx, cfg, o, linux)
@@ -44,9 +46,10 @@ func Run(ctx context.Context, cfg *config.Config, o Options) error {
 // system is what the daemon needs of the machine. Tests have another one.
 type system struct {
 	follow     func(uplink wan.Uplink, intifs []string, logf func(string, ...any)) (follower, error)
-	firewall   func(ctx context.Context, cfg *config.Config, log *Log) (firewallBackend, error)
+	firewall   func(ctx context.Context, cfg *config.Config, log *Log) (fw firewallBackend, name string, err error)
 	inUse      func(portmap.Protocol, uint16) (bool, error)
 	lock       func() (io.Closer, error) // held by the one daemon of the machine
+	bootID     func() string
 	portFree   func(dev string, port uint16) error
 	forwarding func() bool
 	ssdpPort   uint16
@@ -56,36 +59,57 @@ type system struct {
 // follower follows the WAN and LAN devices.
 type follower interface {
 	igd.Uplink
+	routing
 	Run(ctx context.Context, changed func(wan.State)) error
 	Close() error
+}
+
+// routing is what the kernel knows of other hosts.
+type routing interface {
+	Neighbors() ([]wan.Neighbor, error)
+	Resolve(netip.Addr) error
+	RouteDevice(netip.Addr) (string, error)
 }
 
 // firewallBackend is a portmap.Firewall that is put into the kernel and taken
 // out again.
 type firewallBackend interface {
 	portmap.Firewall
-	Start() error // after another run, or another backend
+	Start() error // takes over what an earlier run left
 	// Guard tells when somebody changed what is ours, until ctx ends.
 	Guard(ctx context.Context, repair func(), warnf func(string, ...any))
+	// ForwardPath names the chain that drops what we redirect, and what helps;
+	// "": none. It may run beside the other methods.
+	ForwardPath() (string, error)
 	Close() error
 }
 
 type daemon struct {
 	Options
-	sys   system
-	cfg   *config.Config
-	table *portmap.Table
-	fw    firewallBackend
+	sys     system
+	cfg     *config.Config
+	table   *portmap.Table
+	keeper  *portmap.Keeper
+	journal *ctl.Journal
+	fw      firewallBackend
+	fwName  string
 
 	ctx      context.Context
-	unguard  func() // ends the watch over fw
-	served   bool   // the first generation was ready
-	httpPort uint16 // of all LANs, once chosen
-	bootID   uint32 // of the last generation
+	began    time.Duration          // on the boot clock
+	asked    chan func(*generation) // see ask
+	unguard  func()                 // ends the watch over fw
+	deaf     func()                 // ends the control socket
+	handOver bool                   // the kernel is left to the next run
+	served   bool                   // the first generation was ready
+	httpPort uint16                 // of all LANs, once chosen
+	bootID   uint32                 // of the last generation
 }
 
 func run(ctx context.Context, cfg *config.Config, o Options, sys system) (err error) {
-	d := &daemon{Options: o, sys: sys, cfg: cfg, ctx: ctx}
+	d := &daemon{
+		Options: o, sys: sys, cfg: cfg, ctx: ctx, began: portmap.BootTime(),
+		journal: ctl.NewJournal(decisions), asked: make(chan func(*generation)),
+	}
 	d.Log.SetLevel(cfg.LogLevel)
 	alone, err := sys.lock()
 	if err != nil {
@@ -99,29 +123,49 @@ func run(ctx context.Context, cfg *config.Config, o Options, sys system) (err er
 	if err != nil {
 		return err
 	}
-	if d.fw, err = sys.firewall(d.ctx, cfg, d.Log); err == nil {
+	if d.fw, d.fwName, err = sys.firewall(d.ctx, cfg, d.Log); err == nil {
 		err = d.fw.Start()
 	}
 	if err != nil {
 		devices.Close()
 		return err
 	}
-	defer func() { err = errors.Join(err, d.fw.Close()) }()
-
+	defer func() {
+		if !d.handOver {
+			err = errors.Join(err, d.fw.Close())
+		}
+	}()
+	d.keeper = portmap.NewKeeper(func() []portmap.Mapping { return d.table.List() }, d.Log.Warnf)
 	d.table = portmap.New(portmap.Config{
 		Firewall: d.fw, Policy: cfg.Policy, Now: portmap.BootTime, InUse: sys.inUse, Logf: d.Log.Infof,
+		Decided: d.journal.Record, Changed: d.keeper.Changed,
 	})
+	d.restore()
 	defer d.guard()()
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	wg.Add(1)
-	go func() {
-		defer wg.Done()
-		d.table.Run(ctx)
-	}()
+	defer d.workers()()
+	d.deaf = d.control(cfg.ControlSocket)
+	defer func() { d.deaf() }() // the one that is there then
 	return d.generations(ctx, devices)
+}
+
+// decisions is how many the daemon remembers.
+const decisions = 200
+
+// workers run until the result is called: the end of leases, and their file.
+func (d *daemon) workers() (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background()) // the last request comes first
+	var wg sync.WaitGroup
+	for _, run := range []func(context.Context){d.table.Run, d.keeper.Run} {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			run(ctx)
+		}()
+	}
+	return func() {
+		cancel()
+		wg.Wait()
+	}
 }
 
 // guard watches over the present firewall until the result is called.

@@ -79,14 +79,17 @@ func (g *generation) runLAN(ctx context.Context, s *lanServer, listener *sock.Li
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	// The follower knows the prefixes of this moment.
-	onLink := func(a netip.Addr) bool {
+	lan := func() wan.LAN {
 		for _, lan := range g.devices.State().LANs {
 			if lan.Name == s.name {
-				return portmap.Network{LANs: lan.Prefixes}.OnLink(a)
+				return lan
 			}
 		}
-		return false
+		return wan.LAN{}
 	}
+	onLink := func(a netip.Addr) bool { return portmap.Network{LANs: lan().Prefixes}.OnLink(a) }
+	// Programs on the router search, too; `upnpctl check` is one.
+	maySearch := func(a netip.Addr) bool { return onLink(a) || lan().Local(a) }
 	web := &httpmsg.Server{
 		Handler: g.handle, ServerName: g.ssdp.Server, Now: time.Now,
 		Limits: httpmsg.DefaultLimits(), Allowed: onLink, Logf: g.Log.Infof,
@@ -98,7 +101,7 @@ func (g *generation) runLAN(ctx context.Context, s *lanServer, listener *sock.Li
 	}()
 	cfg := g.ssdp
 	cfg.HTTPPort = listener.Port()
-	discovery := ssdp.New(cfg, ssdp.LAN{Addr: s.place.addr, IfIndex: s.place.ifindex, OnLink: onLink}, udp)
+	discovery := ssdp.New(cfg, ssdp.LAN{Addr: s.place.addr, IfIndex: s.place.ifindex, OnLink: maySearch}, udp)
 	err := discovery.Run(ctx, func(err error) {
 		select {
 		case g.said <- announcement{s, err}:

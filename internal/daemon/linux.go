@@ -27,6 +27,10 @@ var linux = system{
 	firewall: openFirewall,
 	inUse:    inUse(),
 	lock:     lock,
+	bootID: func() string {
+		id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+		return strings.TrimSpace(string(id))
+	},
 	portFree: func(dev string, port uint16) error {
 		l, err := sock.ListenTCP(dev, port)
 		if err != nil {
@@ -64,7 +68,7 @@ func lock() (io.Closer, error) {
 
 // openFirewall makes the firewall that the configuration asks for, and says
 // which one and why.
-func openFirewall(ctx context.Context, cfg *config.Config, log *Log) (firewallBackend, error) {
+func openFirewall(ctx context.Context, cfg *config.Config, log *Log) (fw firewallBackend, name string, err error) {
 	opts := firewall.IPTablesOptions{
 		Location:        cfg.IPTables.Location,
 		ForwardRules:    cfg.IPTables.CreateForwardRules,
@@ -74,10 +78,11 @@ func openFirewall(ctx context.Context, cfg *config.Config, log *Log) (firewallBa
 	}
 	fw, reason, err := chooseFirewall(ctx, cfg, opts, log)
 	if err != nil {
-		return nil, fmt.Errorf("firewall: %w", err)
+		return nil, "", fmt.Errorf("firewall: %w", err)
 	}
 	log.Infof("firewall: %s", reason)
-	return fw, nil
+	name, _, _ = strings.Cut(reason, ",")
+	return fw, name, nil
 }
 
 func chooseFirewall(ctx context.Context, cfg *config.Config, opts firewall.IPTablesOptions, log *Log) (fw firewallBackend, reason string, err error) {

@@ -44,9 +44,10 @@ type loopback struct {
 
 // playedDevices are devices whose state the test sets.
 type playedDevices struct {
-	mu     sync.Mutex
-	state  wan.State
-	change chan struct{}
+	mu        sync.Mutex
+	state     wan.State
+	change    chan struct{}
+	neighbors []wan.Neighbor
 }
 
 func (u *playedDevices) State() wan.State {
@@ -57,6 +58,16 @@ func (u *playedDevices) State() wan.State {
 
 func (u *playedDevices) Counters() (wan.Counters, error) { return wan.Counters{}, nil }
 func (u *playedDevices) Close() error                    { return nil }
+
+func (u *playedDevices) Neighbors() ([]wan.Neighbor, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.neighbors, nil
+}
+
+func (u *playedDevices) Resolve(netip.Addr) error { return nil }
+
+func (u *playedDevices) RouteDevice(netip.Addr) (string, error) { return "wan0", nil }
 
 func (u *playedDevices) Run(ctx context.Context, changed func(wan.State)) error {
 	for {
@@ -90,10 +101,15 @@ func (f *playedFirewall) Start() error {
 	return nil
 }
 
+func (f *playedFirewall) ForwardPath() (string, error) { return "", nil }
+
 func (f *playedFirewall) Guard(ctx context.Context, _ func(), _ func(string, ...any)) { <-ctx.Done() }
 
 func testConfig(t *testing.T, args ...string) *config.Config {
 	t.Helper()
+	if !strings.Contains(strings.Join(args, " "), "--lease-file") {
+		args = append(args, "--lease-file", "", "--control-socket", "")
+	}
 	cfg, _, err := config.Parse(append([]string{"--config", os.DevNull, "-f", "wan0", "lo"}, args...))
 	if err != nil {
 		t.Fatal(err)
@@ -121,13 +137,13 @@ func startLoopback(t *testing.T, args ...string) *loopback {
 			}
 			return w.uplink, nil
 		},
-		firewall: func(_ context.Context, cfg *config.Config, _ *Log) (firewallBackend, error) {
+		firewall: func(_ context.Context, cfg *config.Config, _ *Log) (firewallBackend, string, error) {
 			if cfg.IPTables.ForwardChain == "NOPE" {
-				return nil, errors.New("no chain NOPE")
+				return nil, "", errors.New("no chain NOPE")
 			}
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			return &playedFirewall{Firewall: portmaptest.New(t), w: w}, nil
+			return &playedFirewall{Firewall: portmaptest.New(t), w: w}, "played", nil
 		},
 		inUse: func(_ portmap.Protocol, port uint16) (bool, error) { return port == 16000, nil },
 		portFree: func(string, uint16) error {
@@ -137,6 +153,7 @@ func startLoopback(t *testing.T, args ...string) *loopback {
 		},
 		forwarding: func() bool { return true },
 		lock:       func() (io.Closer, error) { return io.NopCloser(nil), nil },
+		bootID:     func() string { return "this boot" },
 		ssdpPort:   port,
 		lanRetry:   50 * time.Millisecond,
 	}

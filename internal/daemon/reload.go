@@ -45,6 +45,7 @@ func (d *daemon) reload(known wan.Uplink) *successor {
 	}
 	d.Log.SetLevel(next.LogLevel)
 	d.table.SetPolicy(next.Policy)
+	d.replaceFiles(next)
 	d.Log.Infof("configuration read again; mappings kept: %d", d.table.Len())
 	if s.devices == nil {
 		d.cfg = next
@@ -79,11 +80,12 @@ func (d *daemon) replaceFirewall(next *config.Config) error {
 	if sameFirewall(d.cfg, next) {
 		return nil
 	}
-	fw, err := d.sys.firewall(d.ctx, next, d.Log)
+	fw, name, err := d.sys.firewall(d.ctx, next, d.Log)
 	if err != nil {
 		return err
 	}
 	d.unguard()
+	d.fwName = name
 	d.table.ReplaceFirewall(func() portmap.Firewall {
 		if err := errors.Join(d.fw.Close(), fw.Start()); err != nil {
 			d.Log.Warnf("firewall: %v", err)
@@ -93,6 +95,17 @@ func (d *daemon) replaceFirewall(next *config.Config) error {
 	})
 	d.guard()
 	return nil
+}
+
+// replaceFiles changes to the lease file and the control socket of next.
+func (d *daemon) replaceFiles(next *config.Config) {
+	if next.LeaseFile != d.cfg.LeaseFile {
+		d.keeper.Use(d.leaseFile(next.LeaseFile))
+	}
+	if next.ControlSocket != d.cfg.ControlSocket {
+		d.deaf()
+		d.deaf = d.control(next.ControlSocket)
+	}
 }
 
 func sameFirewall(a, b *config.Config) bool {
@@ -105,7 +118,7 @@ func sameServices(a, b *config.Config) bool {
 	x, y := *a, *b
 	for _, c := range []*config.Config{&x, &y} {
 		c.Policy, c.IPTables, c.Firewall = portmap.Policy{}, config.IPTables{}, ""
-		c.LogLevel, c.LeaseFile, c.Path, c.Places = 0, "", "", nil
+		c.LogLevel, c.LeaseFile, c.ControlSocket, c.Path, c.Places = 0, "", "", "", nil
 		c.PresentationURL = nil // a pointer
 	}
 	return page(a) == page(b) && fmt.Sprintf("%+v", x) == fmt.Sprintf("%+v", y)

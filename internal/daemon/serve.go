@@ -34,6 +34,10 @@ type generation struct {
 func (d *daemon) serve(ctx context.Context, devices follower) (*successor, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	g := d.newGeneration(devices)
+	if d.cfg.IdleTimeout > 0 {
+		v := &vanished{table: d.table, routing: devices, now: portmap.BootTime, idle: d.cfg.IdleTimeout}
+		go v.run(ctx, d.Log.Warnf)
+	}
 	states := make(chan wan.State, 1)
 	failed := make(chan error, 1)
 	go func() {
@@ -72,10 +76,19 @@ func (d *daemon) serve(ctx context.Context, devices follower) (*successor, error
 			}
 			a.lan.announced = a.err == nil
 			g.checkReady()
+		case question := <-d.asked:
+			question(g)
 		case sig := <-d.Signals:
-			if sig == unix.SIGUSR1 {
+			switch sig {
+			case unix.SIGUSR1:
 				d.table.Flush()
-			} else if next := d.reload(devices.State().Uplink); next != nil {
+				continue
+			case unix.SIGUSR2:
+				d.Log.Infof("Shutting down: signal %d (%v); the kernel keeps the mappings for the next run", sig, sig)
+				d.handOver = true
+				return nil, nil
+			}
+			if next := d.reload(devices.State().Uplink); next != nil {
 				return next, nil
 			}
 		}

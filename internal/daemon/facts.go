@@ -1,0 +1,204 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/linux-igd/upnpd/internal/ctl"
+	"github.com/linux-igd/upnpd/internal/firewall"
+	"github.com/linux-igd/upnpd/internal/portmap"
+	"github.com/linux-igd/upnpd/internal/sock"
+	"github.com/linux-igd/upnpd/internal/ssdp"
+	"github.com/linux-igd/upnpd/internal/wan"
+)
+
+// somewhere is a public address, for asking the kernel for a route. Nothing is
+// sent there.
+var somewhere = netip.AddrFrom4([4]byte{1, 0, 0, 1})
+
+// livePeer is who a live check pretends to be: TEST-NET-2 (RFC 5737).
+var livePeer = netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, 1}), 9)
+
+const (
+	// liveWait bounds the wait for a packet on its way through the kernel.
+	liveWait = time.Second
+	livePoll = 5 * time.Millisecond
+	// discard is the port of RFC 863: no host does anything with what comes.
+	discard = 9
+	// searchWait bounds the wait for our own answer to a search, with MX 1.
+	searchWait = 2 * time.Second
+)
+
+// Facts are what `upnpctl check` judges.
+func (v *view) Facts(ctx context.Context, live bool) ctl.Facts {
+	f := ctl.Facts{Now: time.Now(), Mappings: v.table.Len()}
+	var state wan.State
+	var devices follower
+	if !v.ask(func(g *generation) {
+		devices, state = g.devices, g.devices.State()
+		f.Uplink, f.ExtIP, f.Firewall = state.Uplink, g.cfg.ExtIP, g.fwName
+	}) {
+		return f
+	}
+	f.Route, f.RouteErr = devices.RouteDevice(somewhere)
+	f.NotForwarding = notForwarding(state)
+	f.ForwardPath, f.ForwardErr = v.forwardPath()
+	for _, lan := range state.LANs {
+		f.LANs = append(f.LANs, v.lanFacts(ctx, lan))
+	}
+	for _, port := range []uint16{ssdp.Port, 5351} {
+		names, err := sock.Users(port)
+		if err != nil {
+			names = []string{err.Error()}
+		}
+		if len(names) > 0 {
+			f.Strangers = append(f.Strangers, ctl.Stranger{Port: port, Names: names})
+		}
+	}
+	f.Drift, f.DriftErr = v.table.Verify()
+	if live {
+		passed, err := v.tryPacket(ctx, state)
+		f.Live = &ctl.Live{Passed: passed, Err: err}
+	}
+	return f
+}
+
+// forwardPath says whose forward chain drops what we redirect.
+func (v *view) forwardPath() (string, error) {
+	var fw firewallBackend
+	if !v.ask(func(g *generation) { fw = g.fw }) {
+		return "", context.Canceled
+	}
+	warning, err := fw.ForwardPath()
+	if _, ours := fw.(*firewall.NFTables); !ours {
+		return warning, err
+	}
+	legacy, legacyErr := firewall.LegacyForwardPath(v.ctx)
+	if warning != "" && legacy != "" {
+		warning += "; "
+	}
+	return warning + legacy, errors.Join(err, legacyErr)
+}
+
+// notForwarding lists the sysctls that keep packets from being forwarded.
+func notForwarding(s wan.State) (off []string) {
+	names := []string{"net.ipv4.ip_forward", "net.ipv4.conf." + s.Uplink.Name + ".forwarding"}
+	for _, lan := range s.LANs {
+		names = append(names, "net.ipv4.conf."+lan.Name+".forwarding")
+	}
+	for i, name := range names {
+		if readSysctl(name) == "0" {
+			off = append(off, name)
+			if i == 0 {
+				break // the others follow
+			}
+		}
+	}
+	return off
+}
+
+// readSysctl gives a kernel parameter, "" when there is none. A dot in the name of
+// a device, as eth0.2 has, is written / in the name of the parameter, or as here.
+func readSysctl(name string) string {
+	path := strings.ReplaceAll(name, ".", "/")
+	if dev, ok := strings.CutPrefix(name, "net.ipv4.conf."); ok {
+		i := strings.LastIndex(dev, ".")
+		path = "net/ipv4/conf/" + dev[:i] + "/" + dev[i+1:]
+	}
+	text, err := os.ReadFile("/proc/sys/" + path)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(text))
+}
+
+// lanFacts looks whether a LAN can find us.
+func (v *view) lanFacts(ctx context.Context, lan wan.LAN) ctl.LANFacts {
+	f := ctl.LANFacts{Name: lan.Name, Addr: lan.Addr(), Up: lan.Up}
+	if !lan.Up || !f.Addr.IsValid() {
+		return f
+	}
+	group := ssdp.Group4()
+	if f.Joined, f.Err = sock.Joined(lan.Name, group); f.Err != nil {
+		return f
+	}
+	ctx, cancel := context.WithTimeout(ctx, searchWait)
+	defer cancel()
+	to := netip.AddrPortFrom(group, v.sys.ssdpPort)
+	search := fmt.Sprintf("M-SEARCH * HTTP/1.1\r\nHOST: %v\r\nMAN: \"ssdp:discover\"\r\nMX: 1\r\nST: upnp:rootdevice\r\n\r\n", to)
+	reply, err := sock.SelfSearch(ctx, lan.Name, f.Addr, to, []byte(search))
+	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		f.Err = err
+	}
+	f.Answered = strings.HasPrefix(string(reply), "HTTP/1.1 200")
+	return f
+}
+
+// tryPacket maps a port for a moment, puts a packet into the kernel as if it had
+// come from the internet, and looks whether it got as far as out to the LAN: only
+// then its connection is tracked.
+func (v *view) tryPacket(ctx context.Context, s wan.State) (passed bool, err error) {
+	client, err := someClient(s)
+	if err != nil {
+		return false, err
+	}
+	for port := uint16(65535); port >= 65000; port-- {
+		to := netip.AddrPortFrom(s.Uplink.Addr, port)
+		if used, err := v.sys.inUse(portmap.UDP, port); used || err != nil {
+			continue
+		}
+		m := portmap.Mapping{
+			Key:    portmap.Key{Protocol: portmap.UDP, ExternalPort: port},
+			Client: client, InternalPort: discard, Enabled: true,
+		}
+		var sendErr error
+		err = v.table.Try(m, func() {
+			if sendErr = sock.InjectUDP(livePeer, to); sendErr == nil {
+				passed, sendErr = tracked(ctx, livePeer, to)
+			}
+		})
+		if !errors.Is(err, portmap.ErrConflict) {
+			return passed, errors.Join(err, sendErr)
+		}
+	}
+	return false, err
+}
+
+// someClient is a host that may get one packet: it need not exist.
+func someClient(s wan.State) (netip.Addr, error) {
+	if !s.Uplink.Connected() {
+		return netip.Addr{}, errors.New("the uplink has no address")
+	}
+	for _, lan := range s.LANs {
+		for _, p := range lan.Prefixes {
+			for a := p.Masked().Addr().Next(); p.Contains(a); a = a.Next() {
+				if lan.Up && (portmap.Network{LANs: lan.Prefixes}).OnLink(a) {
+					return a, nil
+				}
+			}
+		}
+	}
+	return netip.Addr{}, errors.New("no LAN is up with an address")
+}
+
+// tracked waits until the kernel tracks the connection.
+func tracked(ctx context.Context, src, dst netip.AddrPort) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, liveWait)
+	defer cancel()
+	for {
+		found, err := firewall.Tracked(portmap.UDP, src, dst)
+		if found || err != nil {
+			return found, err
+		}
+		select {
+		case <-ctx.Done():
+			return false, nil
+		case <-time.After(livePoll):
+		}
+	}
+}
