@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"reflect"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -210,14 +211,86 @@ func TestMappingsIn(t *testing.T) {
 	at := func(proto uint8, remote netip.Addr, port uint16) mapped {
 		return mapped{proto, remote, netip.AddrPortFrom(addr("11.0.0.2"), port), ap("192.168.77.10:8080")}
 	}
-	want := map[mapped]uint64{at(17, addr("11.0.0.1"), 18080): 1<<64 - 1, at(6, netip.Addr{}, 80): 0}
+	want := map[mapped]string{at(17, addr("11.0.0.1"), 18080): "-c 18446744073709551615 7 ", at(6, netip.Addr{}, 80): ""}
 	got := mappingsIn(listing)
 	if len(got) != len(want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 	for m, n := range want {
 		if have, ok := got[m]; !ok || have != n {
-			t.Errorf("%v: %d %v, want %d", m, have, ok, n)
+			t.Errorf("%v: %q %v, want %q", m, have, ok, n)
 		}
 	}
+}
+
+// TestPackets: each mapping has its own number, which a renewal, a new target, a
+// Sync and another run keep, and which never goes back while packets come in.
+func TestPackets(t *testing.T) {
+	variants(t, func(t *testing.T, l *lab.Lab, v string) {
+		f := take(t, l, options(v), 0)
+		packets := func() (all map[portmap.Key]uint64) {
+			t.Helper()
+			on(t, l, func() (err error) { all, err = f.Packets(); return err })
+			return all
+		}
+		from := only(game, "11.0.0.1")
+		all := []portmap.Mapping{web, game}
+		on(t, l, func() error { return f.Sync(home, append(all, from)) })
+		want := map[portmap.Key]uint64{web.Key: 0, game.Key: 0, from.Key: 2}
+		echo, err := l.LAN1.EchoUDP(8080)
+		if err != nil {
+			t.Fatal(err)
+		}
+		connect := func(times int) {
+			t.Helper()
+			for range times {
+				if _, err := l.ReachUDP(l.Internet, "11.0.0.2:18080", 2*time.Second); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		connect(2)
+		check := func(what string) {
+			t.Helper()
+			if got := packets(); !reflect.DeepEqual(got, want) {
+				t.Errorf("%s: got %v, want %v", what, got, want)
+			}
+		}
+		check("two datagrams for the mapping with RemoteHost")
+		on(t, l, func() error { return f.Change([]portmap.Mapping{from}, nil) })
+		delete(want, from.Key)
+		check("it is gone")
+		connect(3)
+		want[game.Key] = 3
+		check("three datagrams")
+		on(t, l, func() error { return f.Change([]portmap.Mapping{game}, &game) })
+		check("renewed")
+		moved := game
+		moved.Client = addr("192.168.77.20")
+		on(t, l, func() error { return f.Change([]portmap.Mapping{game}, &moved) })
+		check("another target")
+		on(t, l, func() error { return f.Sync(home, all) })
+		check("synced")
+		on(t, l, func() error { return f.Change([]portmap.Mapping{web}, nil) })
+		on(t, l, func() error { return f.Change(nil, &web) })
+		f = take(t, l, options(v), 2)
+		on(t, l, func() error { return f.Sync(home, all) })
+		check("taken over")
+
+		echo.Close()
+		s := newStream(t, l, "11.0.0.2:18080")
+		last := want[game.Key]
+		for range 30 {
+			on(t, l, func() error { return f.Sync(home, all) })
+			n := packets()[game.Key]
+			if n < last {
+				t.Fatalf("%d packets, and before it were %d", n, last)
+			}
+			last = n
+		}
+		if sent, _ := s.end(t); last < 20 {
+			t.Errorf("only %d of %d packets are counted", last, sent)
+		}
+		on(t, l, f.Close)
+	})
 }

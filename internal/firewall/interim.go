@@ -10,8 +10,5 @@ func (f *NFTables) Packets() (map[portmap.Key]uint64, error) { return f.Counters
 // Verify sees nothing yet.
 func (f *NFTables) Verify() (string, error) { return "", nil }
 
-// Packets counts nothing yet.
-func (f *IPTables) Packets() (map[portmap.Key]uint64, error) { return nil, nil }
-
 // Verify sees nothing yet.
 func (f *IPTables) Verify() (string, error) { return "", nil }

@@ -200,6 +200,13 @@ func (f *IPTables) Change(remove []portmap.Mapping, add *portmap.Mapping) error 
 		for _, r := range before {
 			r.write(&in, "-D")
 		}
+		if len(before) > 0 && len(after) > 0 {
+			listing, err := f.list(f.ctx, lockWait, "nat", "-v")
+			if err != nil {
+				return err
+			}
+			after[0] = after[0].counting(countedIn(listing)[add.Key])
+		}
 		for _, r := range after {
 			r.write(&in, r.place())
 		}
@@ -217,14 +224,16 @@ func (f *IPTables) Change(remove []portmap.Mapping, add *portmap.Mapping) error 
 func (f *IPTables) Sync(n portmap.Network, all []portmap.Mapping) error {
 	f.rules = ruleset{uplink: f.uplink, network: n}
 	further := map[string]string{}
+	var counted map[portmap.Key]string
 	for _, table := range f.tables() {
-		listing, err := f.list(f.ctx, lockWait, table)
+		listing, err := f.list(f.ctx, lockWait, table, "-v")
 		if err != nil {
 			return err
 		}
-		further[table] = f.rejoin(table, jumpsTo(listing))
+		further[table] = f.rejoin(table, jumpsTo(uncounted(listing)))
+		counted = countedIn(listing) // the last table is nat
 	}
-	if err := f.run(f.ctx, lockWait, f.rules.whole(all, f.opts.ForwardRules, further)); err != nil {
+	if err := f.run(f.ctx, lockWait, f.rules.whole(all, f.opts.ForwardRules, further, counted)); err != nil {
 		return err
 	}
 	f.alone = true
@@ -263,8 +272,9 @@ func (f *IPTables) tables() []string {
 }
 
 // list gives what `iptables -S` prints of a table.
-func (f *IPTables) list(ctx context.Context, wait int, table string) (string, error) {
-	listing, err := f.exec(ctx, f.path, "", "-w", strconv.Itoa(wait), "-t", table, "-S")
+func (f *IPTables) list(ctx context.Context, wait int, table string, options ...string) (string, error) {
+	args := append([]string{"-w", strconv.Itoa(wait), "-t", table, "-S"}, options...)
+	listing, err := f.exec(ctx, f.path, "", args...)
 	if err != nil {
 		return "", fmt.Errorf("list table %s: %w", table, err)
 	}

@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"fmt"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -31,6 +32,43 @@ func uncounted(listing string) string {
 	return strings.Join(lines, "\n")
 }
 
+// counters gives the counters of a rule that was listed with -v as they can be
+// written again, "-c packets bytes ".
+func counters(line string) string {
+	_, rest, ok := strings.Cut(line, " -c ")
+	if words := strings.SplitN(rest, " ", 3); ok && len(words) == 3 {
+		return "-c " + words[0] + " " + words[1] + " "
+	}
+	return ""
+}
+
+// countedIn gives what each mapping has counted.
+func countedIn(listing string) map[portmap.Key]string {
+	all := map[portmap.Key]string{}
+	for m, c := range mappingsIn(listing) {
+		all[m.key()] = c
+	}
+	return all
+}
+
+// Packets counts for each mapping what its rule has redirected: the first packet
+// of each connection, since NAT sees no others.
+func (f *IPTables) Packets() (map[portmap.Key]uint64, error) {
+	listing, err := f.list(f.ctx, lockWait, "nat", "-v")
+	if err != nil {
+		return nil, err
+	}
+	all := map[portmap.Key]uint64{}
+	for k, c := range countedIn(listing) {
+		n, err := strconv.ParseUint(word(" "+c, "-c"), 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("read the counters of table nat: %w", err)
+		}
+		all[k] = n
+	}
+	return all, nil
+}
+
 // jumpsTo gives the unconditional jumps into our chains, as jump.String
 // spells them.
 func jumpsTo(listing string) (found []string) {
@@ -43,10 +81,10 @@ func jumpsTo(listing string) (found []string) {
 	return found
 }
 
-// mappingsIn gives the mappings of table nat, each with the packets that its
-// rule has counted, if the listing has counters.
-func mappingsIn(listing string) map[mapped]uint64 {
-	all := map[mapped]uint64{}
+// mappingsIn gives the mappings of table nat, each with what its rule has counted,
+// as counters gives it.
+func mappingsIn(listing string) map[mapped]string {
+	all := map[mapped]string{}
 	var external netip.Addr
 	lines := strings.Split(listing, "\n")
 	for _, line := range lines {
@@ -64,11 +102,10 @@ func mappingsIn(listing string) map[mapped]uint64 {
 		if !known || err != nil || errTo != nil {
 			continue // not ours
 		}
-		packets, _ := strconv.ParseUint(word(line, "-c"), 10, 64) // 0 without counters
 		all[mapped{
 			proto: uint8(proto), remote: listedAddr(word(line, "-s")),
 			external: netip.AddrPortFrom(external, uint16(port)), client: client,
-		}] = packets
+		}] = counters(line)
 	}
 	return all
 }

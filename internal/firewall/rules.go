@@ -30,6 +30,12 @@ func (r rule) write(b *strings.Builder, how string) {
 	fmt.Fprintf(b, "%s %s %s\n", how, r.chain, r.spec)
 }
 
+// counting is the DNAT rule of a mapping that has counted already.
+func (r rule) counting(counters string) rule {
+	r.spec = strings.Replace(r.spec, "-j DNAT", counters+"-j DNAT", 1)
+	return r
+}
+
 // ruleset makes the rules for one uplink and one set of addresses.
 type ruleset struct {
 	uplink  string
@@ -61,8 +67,9 @@ func (s ruleset) of(m *portmap.Mapping) []rule {
 }
 
 // whole is the iptables-restore input that makes our chains equal to the
-// mappings, whatever they held before, with further lines for each table.
-func (s ruleset) whole(all []portmap.Mapping, forward bool, further map[string]string) string {
+// mappings, whatever they held before, with further lines for each table. What
+// mappings have counted is counted on.
+func (s ruleset) whole(all []portmap.Mapping, forward bool, further map[string]string, counted map[portmap.Key]string) string {
 	var b strings.Builder
 	if forward {
 		fmt.Fprintf(&b, "*filter\n:%s - [0:0]\n", mapChain)
@@ -75,6 +82,7 @@ func (s ruleset) whole(all []portmap.Mapping, forward bool, further map[string]s
 	}
 	for i := range all {
 		for _, r := range s.of(&all[i]) {
+			r = r.counting(counted[all[i].Key])
 			r.write(&b, r.place())
 		}
 	}

@@ -88,11 +88,11 @@ COMMIT
 -A UPNPD-POST -s 192.168.77.10/32 -o wan0 -p tcp -m tcp --sport 8080 -j SNAT --to-source 11.0.0.2:18080
 COMMIT
 `
-	if got := s.whole([]portmap.Mapping{web}, true, nil); got != want {
+	if got := s.whole([]portmap.Mapping{web}, true, nil, nil); got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
 	}
 	unmarked := regexp.MustCompile(`(?m)^.*CONNMARK.*\n`).ReplaceAllString(want[strings.Index(want, "*nat"):], "")
-	if got := s.whole([]portmap.Mapping{web}, false, nil); got != unmarked {
+	if got := s.whole([]portmap.Mapping{web}, false, nil, nil); got != unmarked {
 		t.Errorf("without forward rules: got\n%swant\n%s", got, unmarked)
 	}
 }
