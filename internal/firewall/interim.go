@@ -9,6 +9,3 @@ func (f *NFTables) Packets() (map[portmap.Key]uint64, error) { return f.Counters
 
 // Verify sees nothing yet.
 func (f *NFTables) Verify() (string, error) { return "", nil }
-
-// Verify sees nothing yet.
-func (f *IPTables) Verify() (string, error) { return "", nil }
