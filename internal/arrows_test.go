@@ -34,7 +34,7 @@ var testRooms = []string{"lab", "lab/demo", "lab/bench", "portmap/portmaptest"}
 
 // dependencies are the modules that the daemon may use.
 var dependencies = []string{
-	"github.com/coreos/go-iptables/", "github.com/google/nftables", "github.com/mdlayher/netlink", "github.com/mdlayher/socket",
+	"github.com/coreos/go-iptables/", "github.com/mdlayher/netlink", "github.com/mdlayher/socket",
 	"golang.org/x/sys/unix", "github.com/spf13/pflag",
 }
 

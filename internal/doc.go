@@ -38,8 +38,12 @@
 //     OpenWrt's default kernel, /proc/net is read.
 //   - One processor at a time (GOMAXPROCS 1): nothing in the daemon is parallel,
 //     and waking other threads cost half of the processor time of a read.
-//   - Elements of maps are read by hand: a third of the library's time. What it
-//     would need for that is linked all the same.
+//   - The messages of nf_tables are written and read by hand, through
+//     mdlayher/socket and mdlayher/netlink: google/nftables links every expression
+//     that the kernel knows, 258 kB raw and 47 kB packed on mipsle. Only the last
+//     message of a transaction asks for an answer; a mapping takes half the time
+//     (75 instead of 182 us), and all ports may come or go at once. Lab programs
+//     still use the library.
 //   - wan has two rtnetlink sockets: replies to requests and events of groups
 //     cannot be told apart safely on one. Every event means "read again".
 //   - eventSubURL is empty until the daemon sends events.

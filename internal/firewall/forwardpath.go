@@ -1,14 +1,13 @@
 package firewall
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strings"
 
-	"github.com/google/nftables"
-	"github.com/google/nftables/binaryutil"
-	"github.com/google/nftables/expr"
-	"github.com/google/nftables/xt"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // ForwardPath looks for forward chains of others that drop what we redirect: a
@@ -22,23 +21,23 @@ import (
 //
 // ForwardPath has a connection of its own and may run beside the other methods.
 func (f *NFTables) ForwardPath() (warning string, err error) {
-	conn, err := nftables.New(nftables.AsLasting())
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
 		return "", fmt.Errorf("open nf_tables: %w", err)
 	}
-	defer func() { err = errors.Join(err, conn.CloseLasting()) }()
-	chains, err := conn.ListChains()
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	chains, err := readChains(conn)
 	if err != nil {
-		return "", fmt.Errorf("list chains: %w", err)
+		return "", err
 	}
 	var warnings []string
 	for _, c := range chains {
-		if !dropsForwarded(c) {
+		if !c.dropsForwarded() {
 			continue
 		}
 		passes, err := acceptsOurs(conn, c, chains)
 		if err != nil {
-			return "", fmt.Errorf("read the rules of table %s: %w", c.Table.Name, err)
+			return "", err
 		}
 		if !passes {
 			warnings = append(warnings, refusal(c))
@@ -47,27 +46,77 @@ func (f *NFTables) ForwardPath() (warning string, err error) {
 	return strings.Join(warnings, "; "), nil
 }
 
+// kernelChain is a chain of the kernel, ours or not.
+type kernelChain struct {
+	family      byte
+	table, name string
+	kind        string // of a base chain, such as "filter"
+	hook        int    // of a base chain; -1
+	policy      uint64 // of a base chain
+}
+
+func readChains(conn *netlink.Conn) ([]kernelChain, error) {
+	replies, err := ask(conn, unix.NFT_MSG_GETCHAIN, netlink.Dump, unix.NFPROTO_UNSPEC, nil)
+	if err != nil {
+		return nil, fmt.Errorf("list chains: %w", err)
+	}
+	var all []kernelChain
+	for _, m := range replies {
+		a := m.Data[nfgenmsg:]
+		c := kernelChain{
+			family: m.Data[0], table: text(attribute(a, unix.NFTA_CHAIN_TABLE)), name: text(attribute(a, unix.NFTA_CHAIN_NAME)),
+			kind: text(attribute(a, unix.NFTA_CHAIN_TYPE)), hook: -1, policy: number(attribute(a, unix.NFTA_CHAIN_POLICY)),
+		}
+		if hook := attribute(a, unix.NFTA_CHAIN_HOOK); hook != nil {
+			c.hook = int(number(attribute(hook, unix.NFTA_HOOK_HOOKNUM)))
+		}
+		all = append(all, c)
+	}
+	return all, nil
+}
+
+// readRules gives the rules of a chain.
+func readRules(conn *netlink.Conn, c kernelChain) (rules [][]expression, err error) {
+	which := attributes(nil).text(unix.NFTA_RULE_TABLE, c.table).text(unix.NFTA_RULE_CHAIN, c.name)
+	replies, err := ask(conn, unix.NFT_MSG_GETRULE, netlink.Dump, c.family, which)
+	if err != nil {
+		return nil, fmt.Errorf("list the rules of chain %s in table %s: %w", c.name, c.table, err)
+	}
+	for _, m := range replies {
+		d, err := netlink.NewAttributeDecoder(attribute(m.Data[nfgenmsg:], unix.NFTA_RULE_EXPRESSIONS))
+		if err != nil {
+			return nil, fmt.Errorf("read the rules of chain %s in table %s: %w", c.name, c.table, err)
+		}
+		var rule []expression
+		for d.Next() {
+			x := d.Bytes()
+			rule = append(rule, expression{text(attribute(x, unix.NFTA_EXPR_NAME)), attribute(x, unix.NFTA_EXPR_DATA)})
+		}
+		rules = append(rules, rule)
+	}
+	return rules, nil
+}
+
 // dropsForwarded reports whether forwarded IPv4 packets go through a base chain
 // that drops what none of its rules accepts.
-func dropsForwarded(c *nftables.Chain) bool {
-	return c.Type == nftables.ChainTypeFilter && c.Hooknum != nil && *c.Hooknum == *nftables.ChainHookForward &&
-		c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop &&
-		(c.Table.Family == nftables.TableFamilyINet || c.Table.Family == nftables.TableFamilyIPv4)
+func (c kernelChain) dropsForwarded() bool {
+	return c.kind == "filter" && c.hook == unix.NF_INET_FORWARD && c.policy == nfDrop &&
+		(c.family == unix.NFPROTO_INET || c.family == unix.NFPROTO_IPV4)
 }
 
 // acceptsOurs looks through the base chain and the other chains of its table.
-func acceptsOurs(conn *nftables.Conn, base *nftables.Chain, chains []*nftables.Chain) (bool, error) {
+func acceptsOurs(conn *netlink.Conn, base kernelChain, chains []kernelChain) (bool, error) {
 	for _, c := range chains {
-		isBase := c.Name == base.Name
-		if c.Table.Name != base.Table.Name || c.Table.Family != base.Table.Family || c.Hooknum != nil && !isBase {
+		isBase := c.name == base.name
+		if c.table != base.table || c.family != base.family || c.hook >= 0 && !isBase {
 			continue
 		}
-		rules, err := conn.GetRules(c.Table, c)
+		rules, err := readRules(conn, c)
 		if err != nil {
 			return false, err
 		}
 		for _, r := range rules {
-			if accepts(r.Exprs) && (aboutOurs(r.Exprs) || isBase && unconditional(r.Exprs)) {
+			if accepts(r) && (aboutOurs(r) || isBase && unconditional(r)) {
 				return true, nil
 			}
 		}
@@ -75,9 +124,16 @@ func acceptsOurs(conn *nftables.Conn, base *nftables.Chain, chains []*nftables.C
 	return false, nil
 }
 
-func accepts(rule []expr.Any) bool {
+// Verdicts (linux/netfilter.h).
+const (
+	nfDrop   = 0
+	nfAccept = 1
+)
+
+func accepts(rule []expression) bool {
 	for _, x := range rule {
-		if v, ok := x.(*expr.Verdict); ok && v.Kind == expr.VerdictAccept {
+		verdict := attribute(attribute(x.data, unix.NFTA_IMMEDIATE_DATA), unix.NFTA_DATA_VERDICT)
+		if x.name == "immediate" && number(attribute(verdict, unix.NFTA_VERDICT_CODE)) == nfAccept {
 			return true
 		}
 	}
@@ -85,11 +141,9 @@ func accepts(rule []expr.Any) bool {
 }
 
 // unconditional: nothing but counters stands before the verdict.
-func unconditional(rule []expr.Any) bool {
+func unconditional(rule []expression) bool {
 	for _, x := range rule {
-		switch x.(type) {
-		case *expr.Verdict, *expr.Counter, *expr.Log:
-		default:
+		if x.name != "immediate" && x.name != "counter" && x.name != "log" {
 			return false
 		}
 	}
@@ -104,23 +158,25 @@ const (
 
 // aboutOurs: the rule looks at our mark, or whether the connection was
 // redirected, in nftables' words or in those of iptables-nft.
-func aboutOurs(rule []expr.Any) bool {
-	var loaded expr.CtKey
-	known := false
+func aboutOurs(rule []expression) bool {
+	mark, status := false, false // which of the two was loaded
 	for _, x := range rule {
-		switch x := x.(type) {
-		case *expr.Ct:
-			loaded, known = x.Key, !x.SourceRegister
-		case *expr.Bitwise:
-			if known && (loaded == expr.CtKeyMARK && hasBit(x.Mask, connMark) || loaded == expr.CtKeySTATUS && hasBit(x.Mask, dnatStatus)) {
+		switch x.name {
+		case "ct":
+			key, load := number(attribute(x.data, unix.NFTA_CT_KEY)), attribute(x.data, unix.NFTA_CT_DREG) != nil
+			mark, status = load && key == unix.NFT_CT_MARK, load && key == unix.NFT_CT_STATUS
+		case "bitwise":
+			mask := attribute(attribute(x.data, unix.NFTA_BITWISE_MASK), unix.NFTA_DATA_VALUE)
+			if mark && hasBit(mask, connMark) || status && hasBit(mask, dnatStatus) {
 				return true
 			}
-		case *expr.Cmp:
-			if known && loaded == expr.CtKeyMARK && x.Op == expr.CmpOpEq && hasBit(x.Data, connMark) {
+		case "cmp":
+			is := number(attribute(x.data, unix.NFTA_CMP_OP)) == unix.NFT_CMP_EQ
+			if mark && is && hasBit(attribute(attribute(x.data, unix.NFTA_CMP_DATA), unix.NFTA_DATA_VALUE), connMark) {
 				return true
 			}
-		case *expr.Match:
-			if matchOurs(x) {
+		case "match":
+			if matchOurs(x.data) {
 				return true
 			}
 		}
@@ -130,31 +186,31 @@ func aboutOurs(rule []expr.Any) bool {
 
 // hasBit looks into a number in the host's byte order.
 func hasBit(b []byte, bit uint32) bool {
-	return len(b) >= 4 && binaryutil.NativeEndian.Uint32(b)&bit != 0
+	return len(b) >= 4 && binary.NativeEndian.Uint32(b)&bit != 0
 }
 
 // matchOurs is aboutOurs for a match in the form of the old xtables.
-func matchOurs(m *expr.Match) bool {
-	switch info := m.Info.(type) {
-	case *xt.ConntrackMtinfo3:
-		return info.StateMask&xtDNATState != 0
-	case *xt.ConntrackMtinfo2:
-		return info.StateMask&xtDNATState != 0
-	case *xt.Unknown: // struct xt_connmark_mtinfo1 begins with mark and mask
-		return m.Name == "connmark" && len(*info) >= 8 && hasBit(*info, connMark) && hasBit((*info)[4:], connMark)
+func matchOurs(a attributes) bool {
+	const stateMask = 150 // in struct xt_conntrack_mtinfo2, and in its successor
+	info, rev := attribute(a, unix.NFTA_MATCH_INFO), number(attribute(a, unix.NFTA_MATCH_REV))
+	switch text(attribute(a, unix.NFTA_MATCH_NAME)) {
+	case "conntrack":
+		return rev >= 2 && len(info) >= stateMask+2 && binary.NativeEndian.Uint16(info[stateMask:])&xtDNATState != 0
+	case "connmark": // struct xt_connmark_mtinfo1 begins with mark and mask
+		return len(info) >= 8 && hasBit(info, connMark) && hasBit(info[4:], connMark)
 	}
 	return false
 }
 
 // refusal is the warning about one chain.
-func refusal(c *nftables.Chain) string {
+func refusal(c kernelChain) string {
 	family := "inet"
-	if c.Table.Family == nftables.TableFamilyIPv4 {
+	if c.family == unix.NFPROTO_IPV4 {
 		family = "ip"
 	}
-	command := fmt.Sprintf("nft insert rule %s %s %s ct mark and %s == %s ct status dnat accept", family, c.Table.Name, c.Name, mark, mark)
-	if family == "ip" && c.Table.Name == "filter" && c.Name == "FORWARD" {
+	command := fmt.Sprintf("nft insert rule %s %s %s ct mark and %s == %s ct status dnat accept", family, c.table, c.name, mark, mark)
+	if family == "ip" && c.table == "filter" && c.name == "FORWARD" {
 		command = fmt.Sprintf("iptables -I FORWARD -m connmark --mark %s/%s -j ACCEPT", mark, mark)
 	}
-	return fmt.Sprintf("chain %s of table %s %s drops connections to mapped ports; let them pass: %s", c.Name, family, c.Table.Name, command)
+	return fmt.Sprintf("chain %s of table %s %s drops connections to mapped ports; let them pass: %s", c.name, family, c.table, command)
 }

@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"sync/atomic"
 	"time"
 
-	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
@@ -23,9 +21,8 @@ import (
 //
 // Its methods are called one at a time, as portmap.Table does.
 type NFTables struct {
-	dial    func() (*nftables.Conn, error)
-	conn    *nftables.Conn // nil after an error that leaves its state unknown
-	port    atomic.Uint32  // of conn, for Watch
+	conn    *batchConn    // nil after an error that leaves its state unknown
+	port    atomic.Uint32 // of conn, for Watch
 	now     func() time.Duration
 	logf    func(string, ...any)
 	layout  layout
@@ -34,7 +31,6 @@ type NFTables struct {
 	inForce *inForce
 	counted map[portmap.Key]uint64 // by elements that were written anew since
 	query   *netlink.Conn          // for reading elements; nil until needed
-	link    *netlink.Conn          // what conn sends by
 	proved  bool                   // the kernel has taken our layout before
 }
 
@@ -42,43 +38,45 @@ type NFTables struct {
 // deleting what has just expired would undo the whole transaction.
 const grace = 5 * time.Second
 
-// Buffers of the socket: for a Sync of as many mappings as there are ports, sent
-// as one message, and for the kernel's answers. The memory is used only then.
-const (
-	sendBuffer    = 16 << 20
-	receiveBuffer = 1 << 20
-)
-
-// answerTime bounds the wait for the kernel's answers.
-const answerTime = 10 * time.Second
-
 // NewNFTables opens netlink and checks that the kernel has nf_tables; it
 // changes nothing. uplink is the WAN device's name, now the boot clock.
 func NewNFTables(uplink string, now func() time.Duration, logf func(string, ...any)) (*NFTables, error) {
-	f := &NFTables{now: now, logf: logf, layout: newLayout(uplink, true), state: newElements(),
+	f := &NFTables{now: now, logf: logf, layout: layout{uplink, true}, state: newElements(),
 		counted: map[portmap.Key]uint64{},
 	}
-	f.dial = func() (*nftables.Conn, error) {
-		return nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
-			f.link = c
-			return errors.Join(c.SetReadBuffer(receiveBuffer), c.SetWriteBuffer(sendBuffer), f.remember(c))
-		}))
-	}
 	if err := f.connect(); err != nil {
-		return nil, fmt.Errorf("open nf_tables: %w", err)
+		return nil, err
 	}
-	if _, err := f.conn.ListTablesOfFamily(nftables.TableFamilyINet); err != nil {
-		return nil, errors.Join(fmt.Errorf("ask the kernel for nf_tables: %w", err), f.conn.CloseLasting())
+	if _, err := f.present(); err != nil {
+		return nil, errors.Join(err, f.disconnect())
 	}
 	f.inForce = newInForce(OpenFlows(logf))
 	return f, nil
 }
 
 // connect dials when the connection was given up.
-func (f *NFTables) connect() (err error) {
-	if f.conn == nil {
-		f.conn, err = f.dial()
+func (f *NFTables) connect() error {
+	if f.conn != nil {
+		return nil
 	}
+	c, err := dialBatch()
+	if err != nil {
+		return fmt.Errorf("open nf_tables: %w", err)
+	}
+	f.conn = c
+	f.port.Store(c.port)
+	return nil
+}
+
+// disconnect closes what is open.
+func (f *NFTables) disconnect() (err error) {
+	if f.conn != nil {
+		err = f.conn.socket.Close()
+	}
+	if f.query != nil {
+		err = errors.Join(err, f.query.Close())
+	}
+	f.conn, f.query = nil, nil
 	return err
 }
 
@@ -90,8 +88,7 @@ func (f *NFTables) Start() error {
 	case !present:
 		return nil
 	}
-	f.conn.DelTable(f.layout.table)
-	if err := f.flush(); err != nil {
+	if err := f.deleteTable(); err != nil {
 		return fmt.Errorf("remove the table of an earlier run: %w", err)
 	}
 	f.logf("firewall: removed the table that an earlier run left behind")
@@ -100,12 +97,23 @@ func (f *NFTables) Start() error {
 
 // present reports whether our table is in the kernel.
 func (f *NFTables) present() (bool, error) {
-	tables, err := f.conn.ListTablesOfFamily(f.layout.table.Family)
-	if err != nil {
-		return false, fmt.Errorf("list the tables of nf_tables: %w", err)
+	_, err := f.ask(unix.NFT_MSG_GETTABLE, 0, attributes(nil).text(unix.NFTA_TABLE_NAME, tableName))
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
 	}
-	ours := func(t *nftables.Table) bool { return t.Name == f.layout.table.Name }
-	return slices.ContainsFunc(tables, ours), nil
+	if err != nil {
+		return false, fmt.Errorf("ask the kernel for the tables of nf_tables: %w", err)
+	}
+	return true, nil
+}
+
+func (f *NFTables) deleteTable() error {
+	if err := f.connect(); err != nil {
+		return err
+	}
+	b := f.conn.begin()
+	b.add(unix.NFT_MSG_DELTABLE, 0, attributes(nil).text(unix.NFTA_TABLE_NAME, tableName))
+	return f.commit(b)
 }
 
 // Change replaces the elements of mappings in one transaction.
@@ -118,17 +126,12 @@ func (f *NFTables) Change(remove []portmap.Mapping, add *portmap.Mapping) error 
 		return nil
 	}
 	lost := f.rewritten(next)
-	for _, e := range next.gone {
-		if err := f.conn.SetDeleteElements(f.layout.set(e.set), []nftables.SetElement{{Key: e.key(), Val: e.value()}}); err != nil {
-			return err
-		}
+	b := f.conn.begin()
+	for _, set := range mapNames {
+		b.elements(unix.NFT_MSG_DELSETELEM, set, entries(next.gone, set, 0))
+		b.elements(unix.NFT_MSG_NEWSETELEM, set, entries(next.come, set, f.now()))
 	}
-	for _, e := range next.come {
-		if err := f.conn.SetAddElements(f.layout.set(e.set), []nftables.SetElement{e.element(f.now())}); err != nil {
-			return err
-		}
-	}
-	if err := f.flush(); err != nil {
+	if err := f.commit(b); err != nil {
 		return err
 	}
 	f.state.commit(next)
@@ -158,17 +161,16 @@ func (f *NFTables) Sync(n portmap.Network, all []portmap.Mapping) error {
 		lost, err = f.sync(n, want)
 	}
 	if errors.Is(err, unix.EEXIST) { // a table of our name with other maps or chains
-		f.conn.DelTable(f.layout.table)
-		if err = f.flush(); err == nil {
+		if err = f.deleteTable(); err == nil {
 			lost, err = f.sync(n, want)
 		}
 	}
 	if err != nil && !f.proved && f.layout.counters {
-		f.layout = newLayout(f.layout.uplink, false)
+		f.layout.counters = false
 		if lost, err = f.sync(n, want); err == nil {
 			f.logf("firewall: this kernel has no counters in maps: mappings are not counted")
 		} else {
-			f.layout = newLayout(f.layout.uplink, true)
+			f.layout.counters = true
 		}
 	}
 	if err != nil {
@@ -188,7 +190,7 @@ func (f *NFTables) sync(n portmap.Network, want elements) (lost map[portmap.Key]
 		return nil, err
 	}
 	lost = map[portmap.Key]uint64{}
-	have := map[string][]present{}
+	have := map[string][]entry{}
 	for _, name := range mapNames {
 		elements, err := f.readMap(name)
 		if err != nil && !errors.Is(err, unix.ENOENT) { // no such table or map is no fault
@@ -196,56 +198,31 @@ func (f *NFTables) sync(n portmap.Network, want elements) (lost map[portmap.Key]
 		}
 		have[name] = elements
 	}
-	f.layout.install(f.conn)
-	f.conn.FlushSet(f.layout.set(ext4))
+	b := f.conn.begin()
+	f.layout.install(b)
+	b.add(unix.NFT_MSG_DELSETELEM, 0, setHead(ext4)) // all of them
 	if n.External.Is4() {
-		f.add(ext4, []nftables.SetElement{{Key: n.External.AsSlice()}})
+		b.elements(unix.NFT_MSG_NEWSETELEM, ext4, []entry{{key: n.External.AsSlice()}})
 	}
 	for _, name := range mapNames {
 		gone, missing := want.compare(name, have[name], f.now())
 		f.rewrittenIn(name, gone, lost)
-		f.remove(name, gone)
-		f.add(name, missing)
+		b.elements(unix.NFT_MSG_DELSETELEM, name, gone)
+		b.elements(unix.NFT_MSG_NEWSETELEM, name, missing)
 	}
-	return lost, f.flush()
+	return lost, f.commit(b)
 }
 
-// chunk is how many elements fit into one message (16-bit attribute lengths).
-const chunk = 500
-
-func (f *NFTables) add(set string, elements []nftables.SetElement) {
-	for len(elements) > 0 {
-		n := min(chunk, len(elements))
-		f.conn.SetAddElements(f.layout.set(set), elements[:n])
-		elements = elements[n:]
-	}
-}
-
-func (f *NFTables) remove(set string, gone []present) {
-	var elements []nftables.SetElement
-	for _, e := range gone {
-		elements = append(elements, nftables.SetElement{Key: e.key, Val: e.value})
-	}
-	for len(elements) > 0 {
-		n := min(chunk, len(elements))
-		f.conn.SetDeleteElements(f.layout.set(set), elements[:n])
-		elements = elements[n:]
-	}
-}
-
-// flush sends the batch. ENOENT and EEXIST are answers to single messages; after
-// any other error nobody knows which answer belongs to what, so the connection
-// is given up.
-func (f *NFTables) flush() error {
-	if err := f.link.SetDeadline(time.Now().Add(answerTime)); err != nil {
-		return fmt.Errorf("nf_tables: %w", err)
-	}
-	err := f.conn.Flush()
+// commit sends the batch. ENOENT and EEXIST are answers to single messages; after
+// any other error nobody knows what is wrong with the connection, so it is given
+// up.
+func (f *NFTables) commit(b *batch) error {
+	err := f.conn.commit(b)
 	if err == nil {
 		return nil
 	}
 	if !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EEXIST) {
-		f.conn.CloseLasting()
+		f.conn.socket.Close()
 		f.conn = nil
 	}
 	return fmt.Errorf("nf_tables: %w", err)
@@ -275,19 +252,9 @@ func (f *NFTables) Guard(ctx context.Context, repair func(), warnf func(string, 
 // Close takes the table out of the kernel and ends the connections of all
 // mappings.
 func (f *NFTables) Close() error {
-	err := f.connect()
-	if err == nil {
-		f.conn.DelTable(f.layout.table)
-		if err = f.flush(); errors.Is(err, unix.ENOENT) {
-			err = nil
-		}
+	err := f.deleteTable()
+	if errors.Is(err, unix.ENOENT) {
+		err = nil
 	}
-	if f.conn != nil {
-		err = errors.Join(err, f.conn.CloseLasting())
-	}
-	err = errors.Join(err, f.inForce.close())
-	if f.query != nil {
-		err = errors.Join(err, f.query.Close())
-	}
-	return err
+	return errors.Join(err, f.inForce.close(), f.disconnect())
 }

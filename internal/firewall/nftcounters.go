@@ -39,7 +39,7 @@ func (f *NFTables) rewritten(c changes) map[portmap.Key]uint64 {
 }
 
 // rewrittenIn is rewritten for the elements that Sync takes out of one map.
-func (f *NFTables) rewrittenIn(set string, gone []present, lost map[portmap.Key]uint64) {
+func (f *NFTables) rewrittenIn(set string, gone []entry, lost map[portmap.Key]uint64) {
 	packets := map[string]uint64{}
 	for _, e := range gone {
 		if e.packets > 0 {

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
 
 	"github.com/linux-igd/upnpd/internal/portmap"
 )
@@ -58,12 +58,19 @@ func (e element) value() []byte {
 	return append(binary.BigEndian.AppendUint16(b, e.to.Port()), 0, 0)
 }
 
-// element is the form for the kernel. Without a timeout it would be permanent,
-// so there is always one.
-func (e element) element(now time.Duration) nftables.SetElement {
-	return nftables.SetElement{Key: e.key(), Val: e.value(), Timeout: e.timeout(now)}
+// entry is an element as the kernel has it, or is to have it.
+type entry struct {
+	key, value []byte        // no value in a set that is no map
+	expires    time.Duration // until the kernel ends it; 0: never
+	packets    uint64
 }
 
+// entry is the form for the kernel.
+func (e element) entry(now time.Duration) entry {
+	return entry{key: e.key(), value: e.value(), expires: e.timeout(now)}
+}
+
+// timeout is never zero: that would make the element permanent.
 func (e element) timeout(now time.Duration) time.Duration {
 	return max(e.deadline-now, 0) + grace
 }
@@ -77,6 +84,16 @@ type source struct {
 }
 
 func sourceOf(m portmap.Mapping) source { return source{m.Client, m.Protocol, m.InternalPort} }
+
+// entries gives the form for the kernel of those that belong into one map.
+func entries(list []element, set string, now time.Duration) (all []entry) {
+	for _, e := range list {
+		if e.set == set {
+			all = append(all, e.entry(now))
+		}
+	}
+	return all
+}
 
 // elements knows what is in the maps: every active mapping, and for each source
 // the mappings that share it, the oldest first. That one is in snat4.
@@ -211,7 +228,7 @@ const slack = 2 * time.Second
 
 // compare tells what must go from a map and what must come. An element whose
 // value or timeout is wrong does both.
-func (s elements) compare(set string, have []present, now time.Duration) (gone []present, come []nftables.SetElement) {
+func (s elements) compare(set string, have []entry, now time.Duration) (gone, come []entry) {
 	want := map[string]element{}
 	for _, e := range s.all(set) {
 		want[string(e.key())] = e
@@ -230,7 +247,39 @@ func (s elements) compare(set string, have []present, now time.Duration) (gone [
 		gone = append(gone, h)
 	}
 	for _, e := range want {
-		come = append(come, e.element(now))
+		come = append(come, e.entry(now))
 	}
 	return gone, come
+}
+
+// chunk is how many elements fit into one message (16-bit attribute lengths).
+const chunk = 500
+
+// elements adds messages of the type NFT_MSG_NEWSETELEM or NFT_MSG_DELSETELEM.
+func (b *batch) elements(what int, set string, list []entry) {
+	flags := 0
+	if what == unix.NFT_MSG_NEWSETELEM {
+		flags = unix.NLM_F_CREATE
+	}
+	for len(list) > 0 {
+		n := min(chunk, len(list))
+		b.add(what, flags, setHead(set).nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS, listOf(list[:n], flags == 0)))
+		list = list[n:]
+	}
+}
+
+// listOf writes the entries, or only their keys: to delete or ask for one needs
+// no more.
+func listOf(list []entry, keys bool) (a attributes) {
+	for _, e := range list {
+		elem := attributes(nil).value(unix.NFTA_SET_ELEM_KEY, e.key)
+		if e.expires != 0 && !keys {
+			elem = elem.bytes(unix.NFTA_SET_ELEM_TIMEOUT, binary.BigEndian.AppendUint64(nil, uint64(e.expires/time.Millisecond)))
+		}
+		if e.value != nil && !keys {
+			elem = elem.value(unix.NFTA_SET_ELEM_DATA, e.value)
+		}
+		a = a.nest(unix.NFTA_LIST_ELEM, elem)
+	}
+	return a
 }

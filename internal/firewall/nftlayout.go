@@ -1,9 +1,8 @@
 package firewall
 
 import (
-	"github.com/google/nftables"
-	"github.com/google/nftables/binaryutil"
-	"github.com/google/nftables/expr"
+	"slices"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -14,6 +13,8 @@ const (
 	dnat4     = "dnat4"     // protocol . external port : client . internal port
 	dnat4from = "dnat4from" // RemoteHost . protocol . external port : client . internal port
 	snat4     = "snat4"     // client . protocol . internal port : external address . external port
+
+	prerouting, postrouting = "prerouting", "postrouting" // chains
 
 	preroutingPriority  = -99 // dstnat + 1: after the administrator's own redirects
 	postroutingPriority = 99  // srcnat - 1: before masquerading
@@ -30,150 +31,157 @@ var mapNames = []string{dnat4, dnat4from, snat4}
 type layout struct {
 	uplink   string
 	counters bool // elements of dnat4 and dnat4from count
-	table    *nftables.Table
-	sets     map[string]*nftables.Set
 }
 
-func newLayout(uplink string, counters bool) layout {
-	l := layout{
-		uplink: uplink, counters: counters,
-		table: &nftables.Table{Family: nftables.TableFamilyINet, Name: tableName},
-		sets:  map[string]*nftables.Set{},
+// datatype is one of nft's types of keys and values (its include/datatype.h):
+// the number and, in the lower byte, the length.
+type datatype uint32
+
+const (
+	ipAddr      datatype = 7<<8 | 4
+	inetProto   datatype = 12<<8 | 1
+	inetService datatype = 13<<8 | 2
+)
+
+// Attributes and a flag of maps whose keys have several parts
+// (linux/netfilter/nf_tables.h).
+const (
+	setConcat     = 0x80 // NFT_SET_CONCAT
+	setDescConcat = 2    // NFTA_SET_DESC_CONCAT, in NFTA_SET_DESC
+	setFieldLen   = 1    // NFTA_SET_FIELD_LEN
+	setExpr       = 17   // NFTA_SET_EXPR
+)
+
+// concat gives the type and the length of a key or value of several parts: six
+// bits of the type for each, and a whole register.
+func concat(parts ...datatype) (kind, length uint32) {
+	for _, p := range parts {
+		kind = kind<<6 | uint32(p>>8)
+		length += 4
 	}
-	target := nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService)
-	port := []nftables.SetDatatype{nftables.TypeInetProto, nftables.TypeInetService}
-	host := append([]nftables.SetDatatype{nftables.TypeIPAddr}, port...)
-	for _, s := range []*nftables.Set{
-		{Name: ext4, KeyType: nftables.TypeIPAddr},
-		{Name: dnat4, KeyType: nftables.MustConcatSetType(port...), Counter: counters},
-		{Name: dnat4from, KeyType: nftables.MustConcatSetType(host...), Counter: counters},
-		{Name: snat4, KeyType: nftables.MustConcatSetType(host...)},
-	} {
-		s.Table = l.table
-		if s.Name != ext4 {
-			s.IsMap, s.Concatenation, s.HasTimeout, s.DataType = true, true, true, target
-		}
-		l.sets[s.Name] = s
-	}
-	return l
+	return kind, length
 }
 
-func (l layout) set(name string) *nftables.Set { return l.sets[name] }
-
-// install queues the table, its sets, chains and rules. What is there already
+// install adds the table, its sets, chains and rules. What is there already
 // stays, but for the rules, which are written anew.
-func (l layout) install(c *nftables.Conn) {
-	c.AddTable(l.table)
-	for _, name := range append([]string{ext4}, mapNames...) {
-		c.AddSet(l.sets[name], nil)
-	}
-	prerouting := c.AddChain(&nftables.Chain{
-		Table: l.table, Name: "prerouting", Type: nftables.ChainTypeNAT,
-		Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRef(preroutingPriority),
-	})
-	postrouting := c.AddChain(&nftables.Chain{
-		Table: l.table, Name: "postrouting", Type: nftables.ChainTypeNAT,
-		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityRef(postroutingPriority),
-	})
-	c.FlushTable(l.table) // rules only
+func (l layout) install(b *batch) {
+	table := attributes(nil).text(unix.NFTA_TABLE_NAME, tableName)
+	b.add(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, table.number(unix.NFTA_TABLE_FLAGS, 0))
+	b.addSet(ext4, 0, ipAddr)
+	b.addMap(dnat4, l.counters, inetProto, inetService)
+	b.addMap(dnat4from, l.counters, ipAddr, inetProto, inetService)
+	b.addMap(snat4, false, ipAddr, inetProto, inetService)
+	b.addChain(prerouting, unix.NF_INET_PRE_ROUTING, preroutingPriority)
+	b.addChain(postrouting, unix.NF_INET_POST_ROUTING, postroutingPriority)
+	b.add(unix.NFT_MSG_DELRULE, 0, table) // all of them
 	for _, r := range l.prerouting() {
-		c.AddRule(&nftables.Rule{Table: l.table, Chain: prerouting, Exprs: r})
+		b.addRule(prerouting, r)
 	}
 	for _, r := range l.postrouting() {
-		c.AddRule(&nftables.Rule{Table: l.table, Chain: postrouting, Exprs: r})
+		b.addRule(postrouting, r)
 	}
 }
 
-// Registers: a key of several parts stands in consecutive ones, and so does
-// what a map gives. The first has 16 bytes' name, the others 4 bytes' names.
-const (
-	reg1, reg2, reg3 = 1, 9, 10
-	spare            = 2 // 16 bytes that no key reaches
-)
-
-// Offsets and lengths in packet headers.
-var (
-	saddr = expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4}
-	daddr = expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4}
-	sport = expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2}
-	dport = expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}
-)
-
-func load(p expr.Payload, register uint32) expr.Any {
-	p.DestRegister = register
-	return &p
+// setHead names a set of our table; NEWSET, and messages about elements, agree
+// on the numbers.
+func setHead(name string) attributes {
+	return attributes(nil).text(unix.NFTA_SET_TABLE, tableName).text(unix.NFTA_SET_NAME, name)
 }
+
+func (b *batch) addSet(name string, flags uint32, key ...datatype) {
+	b.add(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, b.set(name, flags, key))
+}
+
+func (b *batch) set(name string, flags uint32, key []datatype) attributes {
+	kind, length := concat(key...)
+	return setHead(name).number(unix.NFTA_SET_FLAGS, flags).number(unix.NFTA_SET_KEY_TYPE, kind).
+		number(unix.NFTA_SET_KEY_LEN, length).number(unix.NFTA_SET_ID, b.seq)
+}
+
+// addMap adds a map from key to address and port.
+func (b *batch) addMap(name string, counters bool, key ...datatype) {
+	kind, length := concat(ipAddr, inetService)
+	a := b.set(name, unix.NFT_SET_MAP|unix.NFT_SET_TIMEOUT|setConcat, key).
+		number(unix.NFTA_SET_DATA_TYPE, kind).number(unix.NFTA_SET_DATA_LEN, length)
+	var fields attributes // nft crashes without them
+	for _, part := range key {
+		fields = fields.nest(unix.NFTA_LIST_ELEM, attributes(nil).number(setFieldLen, uint32(part&0xff)))
+	}
+	a = a.nest(unix.NFTA_SET_DESC, attributes(nil).nest(setDescConcat, fields))
+	if counters {
+		a = a.nest(setExpr, attributes(nil).text(unix.NFTA_EXPR_NAME, "counter"))
+	}
+	b.add(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, a)
+}
+
+func (b *batch) addChain(name string, hook uint32, priority int32) {
+	b.add(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, attributes(nil).
+		text(unix.NFTA_CHAIN_TABLE, tableName).text(unix.NFTA_CHAIN_NAME, name).
+		nest(unix.NFTA_CHAIN_HOOK, attributes(nil).number(unix.NFTA_HOOK_HOOKNUM, hook).number(unix.NFTA_HOOK_PRIORITY, uint32(priority))).
+		text(unix.NFTA_CHAIN_TYPE, "nat"))
+}
+
+func (b *batch) addRule(chain string, rule []expression) {
+	var list attributes
+	for _, x := range rule {
+		list = list.nest(unix.NFTA_LIST_ELEM, attributes(nil).text(unix.NFTA_EXPR_NAME, x.name).nest(unix.NFTA_EXPR_DATA, x.data))
+	}
+	b.add(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, attributes(nil).
+		text(unix.NFTA_RULE_TABLE, tableName).text(unix.NFTA_RULE_CHAIN, chain).nest(unix.NFTA_RULE_EXPRESSIONS, list))
+}
+
+// Fields of packet headers.
+func saddr(register uint32) expression {
+	return payload(unix.NFT_PAYLOAD_NETWORK_HEADER, 12, 4, register)
+}
+
+func daddr(register uint32) expression {
+	return payload(unix.NFT_PAYLOAD_NETWORK_HEADER, 16, 4, register)
+}
+
+func sport(register uint32) expression {
+	return payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 0, 2, register)
+}
+
+func dport(register uint32) expression {
+	return payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, register)
+}
+
+func l4proto(register uint32) expression { return meta(unix.NFT_META_L4PROTO, register) }
 
 // prerouting redirects what comes to the uplink's address, from the internet
 // and from the LAN alike. The lookup stands before the mark, so that only what
 // has an entry gets it. A specific RemoteHost matches first.
-func (l layout) prerouting() [][]expr.Any {
-	to := append(ipv4(), load(daddr, reg1), &expr.Lookup{SourceRegister: reg1, SetName: ext4})
-	from := append(to[:len(to):len(to)], load(saddr, reg1), l4proto(reg2), load(dport, reg3))
-	any := append(to[:len(to):len(to)], l4proto(reg1), load(dport, reg2))
-	return [][]expr.Any{
-		append(append(from, lookup(dnat4from)), redirect()...),
-		append(append(any, lookup(dnat4)), redirect()...),
+func (l layout) prerouting() [][]expression {
+	to := append(ipv4(), daddr(reg1), within(ext4))
+	return [][]expression{
+		slices.Concat(to, []expression{saddr(reg1), l4proto(reg2), dport(reg3), lookup(dnat4from)}, redirect()),
+		slices.Concat(to, []expression{l4proto(reg1), dport(reg2), lookup(dnat4)}, redirect()),
 	}
 }
 
 // postrouting lets a mapped host's own packets leave from the mapped port
 // (SPEC WIP-25), and makes the answer to a LAN host that used the external
 // address come back through the router.
-func (l layout) postrouting() [][]expr.Any {
-	source := append(device(expr.MetaKeyOIFNAME, expr.CmpOpEq, l.uplink), ipv4()...)
-	source = append(source, load(saddr, reg1), l4proto(reg2), load(sport, reg3), lookup(snat4),
-		&expr.NAT{Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: reg1, RegProtoMin: reg2, Specified: true})
-
-	hairpin := append(device(expr.MetaKeyIIFNAME, expr.CmpOpNeq, l.uplink), device(expr.MetaKeyOIFNAME, expr.CmpOpNeq, l.uplink)...)
-	hairpin = append(append(hairpin, ipv4()...), marked()...)
-	hairpin = append(hairpin, &expr.Masq{})
-	return [][]expr.Any{source, hairpin}
-}
-
-func ipv4() []expr.Any {
-	return []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: reg1},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: []byte{unix.NFPROTO_IPV4}},
+func (l layout) postrouting() [][]expression {
+	out, in := meta(unix.NFT_META_OIFNAME, reg1), meta(unix.NFT_META_IIFNAME, reg1)
+	uplink := make([]byte, unix.IFNAMSIZ)
+	copy(uplink, l.uplink)
+	is, isNot := compare(unix.NFT_CMP_EQ, uplink), compare(unix.NFT_CMP_NEQ, uplink)
+	return [][]expression{
+		slices.Concat([]expression{out, is}, ipv4(),
+			[]expression{saddr(reg1), l4proto(reg2), sport(reg3), lookup(snat4), nat(unix.NFT_NAT_SNAT)}),
+		slices.Concat([]expression{in, isNot, out, isNot}, ipv4(),
+			[]expression{loadMark(reg1), bitwise(reg1, connMark, 0), compare(unix.NFT_CMP_NEQ, host32(0)), {name: "masq"}}),
 	}
 }
 
-func l4proto(register uint32) expr.Any {
-	return &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register}
-}
-
-func device(key expr.MetaKey, op expr.CmpOp, name string) []expr.Any {
-	padded := make([]byte, unix.IFNAMSIZ)
-	copy(padded, name)
-	return []expr.Any{&expr.Meta{Key: key, Register: reg1}, &expr.Cmp{Op: op, Register: reg1, Data: padded}}
-}
-
-func lookup(set string) expr.Any {
-	return &expr.Lookup{SourceRegister: reg1, DestRegister: reg1, IsDestRegSet: true, SetName: set}
+func ipv4() []expression {
+	return []expression{meta(unix.NFT_META_NFPROTO, reg1), compare(unix.NFT_CMP_EQ, []byte{unix.NFPROTO_IPV4})}
 }
 
 // redirect marks the connection and sends it where the lookup said.
-func redirect() []expr.Any {
-	host := binaryutil.NativeEndian // marks are the kernel's own integers
-	return []expr.Any{
-		&expr.Ct{Key: expr.CtKeyMARK, Register: spare},
-		&expr.Bitwise{
-			SourceRegister: spare, DestRegister: spare, Len: 4,
-			Mask: host.PutUint32(^uint32(connMark)), Xor: host.PutUint32(connMark),
-		},
-		&expr.Ct{Key: expr.CtKeyMARK, Register: spare, SourceRegister: true},
-		&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: reg1, RegProtoMin: reg2, Specified: true},
-	}
-}
-
-func marked() []expr.Any {
-	host := binaryutil.NativeEndian
-	return []expr.Any{
-		&expr.Ct{Key: expr.CtKeyMARK, Register: reg1},
-		&expr.Bitwise{
-			SourceRegister: reg1, DestRegister: reg1, Len: 4,
-			Mask: host.PutUint32(connMark), Xor: host.PutUint32(0),
-		},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg1, Data: host.PutUint32(0)},
-	}
+func redirect() []expression {
+	const others = ^uint32(connMark)
+	return []expression{loadMark(spare), bitwise(spare, others, connMark), storeMark(spare), nat(unix.NFT_NAT_DNAT)}
 }

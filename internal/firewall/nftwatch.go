@@ -26,10 +26,6 @@ const (
 	reopenMost  = time.Minute
 )
 
-// nfgenmsg is the length of the header behind netlink's own: family, version,
-// resource (linux/netfilter/nfnetlink.h).
-const nfgenmsg = 4
-
 // Watch follows the changes that others make to the rules, from its call until
 // ctx ends. It calls ours when one of them touched our table, at once but
 // paced, and any when they changed whatever it was, a second later and at most
@@ -237,22 +233,4 @@ func openEvents() (*netlink.Conn, error) {
 		return nil, errors.Join(fmt.Errorf("open the events of nf_tables: %w", err), conn.Close())
 	}
 	return conn, nil
-}
-
-// remember keeps the address of our end of a connection that makes changes: by
-// it the kernel names who made one.
-func (f *NFTables) remember(c *netlink.Conn) error {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return fmt.Errorf("ask for our netlink address: %w", err)
-	}
-	var name unix.Sockaddr
-	controlErr := raw.Control(func(fd uintptr) { name, err = unix.Getsockname(int(fd)) })
-	if err = errors.Join(controlErr, err); err != nil {
-		return fmt.Errorf("ask for our netlink address: %w", err)
-	}
-	if a, ok := name.(*unix.SockaddrNetlink); ok {
-		f.port.Store(a.Pid)
-	}
-	return nil
 }

@@ -136,7 +136,7 @@ func TestWatchOwnChanges(t *testing.T) {
 		}
 	}
 	own()
-	on(t, l, func() error { return f.conn.CloseLasting() }) // and after a redial
+	on(t, l, func() error { return f.conn.socket.Close() }) // and after a redial
 	f.conn = nil
 	own()
 	if n := len(w.any) + len(w.repaired); n != 0 {
