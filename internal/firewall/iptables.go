@@ -274,7 +274,7 @@ func (f *IPTables) tables() []string {
 // list gives what `iptables -S` prints of a table.
 func (f *IPTables) list(ctx context.Context, wait int, table string, options ...string) (string, error) {
 	args := append([]string{"-w", strconv.Itoa(wait), "-t", table, "-S"}, options...)
-	listing, err := f.exec(ctx, f.path, "", args...)
+	listing, err := execute(ctx, f.path, "", args...)
 	if err != nil {
 		return "", fmt.Errorf("list table %s: %w", table, err)
 	}
@@ -318,12 +318,12 @@ func (f *IPTables) remove(ctx context.Context, wait int, tables ...string) error
 // run feeds one input to iptables-restore. Its error names the line that was
 // refused. wait is for other users of iptables, in seconds.
 func (f *IPTables) run(ctx context.Context, wait int, input string) error {
-	_, err := f.exec(ctx, f.restore, input, "--noflush", "-w", strconv.Itoa(wait))
+	_, err := execute(ctx, f.restore, input, "--noflush", "-w", strconv.Itoa(wait))
 	return err
 }
 
-// exec runs one of the two programs and gives what it printed.
-func (f *IPTables) exec(ctx context.Context, path, input string, args ...string) (string, error) {
+// execute runs one of the two programs and gives what it printed.
+func execute(ctx context.Context, path, input string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, execTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, args...)
