@@ -43,7 +43,6 @@ func InjectUDP(src, dst netip.AddrPort) error {
 	to := &unix.SockaddrLinklayer{
 		Protocol: binary.NativeEndian.Uint16([]byte{unix.ETH_P_IP >> 8, unix.ETH_P_IP & 0xff}),
 		Ifindex:  loopbackIndex,
-		Halen:    6,
 	}
 	if err := unix.Sendto(fd, udpPacket(src, dst), 0, to); err != nil {
 		return fmt.Errorf("inject a packet from %s to %s: %w", src, dst, err)

@@ -43,6 +43,7 @@ func TestSelfSearch(t *testing.T) {
 		"no route":    "",
 		"default":     "default via 10.2.0.2",
 		"unreachable": "unreachable default",
+		"two devices": "", // have the address
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newLAN(t, "lan0", 1)
@@ -50,6 +51,9 @@ func TestSelfSearch(t *testing.T) {
 			if route != "" {
 				lab.IP(t, "route add "+route)
 				t.Cleanup(func() { lab.IP(t, "route del "+route) })
+			}
+			if name == "two devices" {
+				lab.IP(t, "addr add 10.1.0.1/32 dev lan1")
 			}
 			other := peerSocket(t, h, "0.0.0.0:1900")
 			joinGroup(t, other)
