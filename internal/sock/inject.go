@@ -91,26 +91,22 @@ const ipHeader, udpHeader = 20, 8
 // udpPacket builds an IPv4 packet with a few words for who captures it.
 func udpPacket(src, dst netip.AddrPort) []byte {
 	const payload = "upnpd check"
-	b := append(make([]byte, ipHeader+udpHeader), payload...)
-	be := binary.BigEndian
-	s, d := src.Addr().As4(), dst.Addr().As4()
-	b[0] = 4<<4 | ipHeader/4
-	be.PutUint16(b[2:], uint16(len(b)))
-	b[8], b[9] = injectTTL, unix.IPPROTO_UDP
-	copy(b[12:], s[:])
-	copy(b[16:], d[:])
-	udp := b[ipHeader:]
-	be.PutUint16(udp, src.Port())
-	be.PutUint16(udp[2:], dst.Port())
-	be.PutUint16(udp[4:], uint16(len(udp)))
+	const length = udpHeader + len(payload)
+	from, to := src.Port(), dst.Port()
+	b := append(make([]byte, 0, ipHeader+length),
+		4<<4|ipHeader/4, 0, 0, byte(ipHeader+length), 0, 0, 0, 0, injectTTL, unix.IPPROTO_UDP, 0, 0)
+	b = append(append(b, src.Addr().AsSlice()...), dst.Addr().AsSlice()...)
+	b = append(b, byte(from>>8), byte(from), byte(to>>8), byte(to), 0, byte(length), 0, 0)
+	b = append(b, payload...)
 
 	// The pseudo header is the addresses, the protocol and the length.
-	sum := checksum(unix.IPPROTO_UDP+uint32(len(udp)), b[12:])
+	sum := checksum(unix.IPPROTO_UDP+uint32(length), b[12:])
 	if sum == 0 {
 		sum = 0xffff // 0 would mean that there is none
 	}
-	be.PutUint16(udp[6:], sum)
-	be.PutUint16(b[10:], checksum(0, b[:ipHeader]))
+	b[26], b[27] = byte(sum>>8), byte(sum)
+	sum = checksum(0, b[:ipHeader])
+	b[10], b[11] = byte(sum>>8), byte(sum)
 	return b
 }
 

@@ -1,6 +1,8 @@
 // Package sock opens the raw IPv4 sockets of the daemon: UDP that knows where
 // a datagram arrived, and TCP, both bound to one LAN device. It also tells
-// which ports the router itself uses.
+// which ports the router itself uses, and has what a check of the router
+// needs: who uses a port, is a group joined, does a search get an answer, does
+// a packet pass.
 //
 // It follows socket(7), ip(7), udp(7), tcp(7) and proc(5), and SPEC.md rows
 // SSDP-2, SSDP-7 and SSDP-8. It exists because package net costs 0.7 MB of
