@@ -137,7 +137,11 @@ func TestSelfSearchUnanswered(t *testing.T) {
 		t.Errorf("an answer of a LAN host counts: %q", reply)
 	}
 	<-heard
+}
 
+func TestSelfSearchErrors(t *testing.T) {
+	newLAN(t, "lan0", 1)
+	self := netip.MustParseAddr("10.1.0.1")
 	for what, call := range map[string]func() ([]byte, error){
 		"no device": func() ([]byte, error) {
 			return SelfSearch(deadline(t), "nosuch0", self, ssdpGroup, []byte(mSearch))
