@@ -59,8 +59,8 @@ type Config struct {
 	// "" to leave the element out.
 	PresentationURL *string
 
-	UPnP      bool
-	LogLevel  LogLevel
+	UPnP     bool
+	LogLevel LogLevel
 	// LeaseFile and ControlSocket are absolute paths; "": none.
 	LeaseFile, ControlSocket string
 	IdleTimeout              time.Duration // for mappings of hosts that have left; 0: off

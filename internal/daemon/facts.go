@@ -62,7 +62,7 @@ func (v *view) Facts(ctx context.Context, live bool) ctl.Facts {
 	}
 	f.Drift, f.DriftErr = v.table.Verify()
 	if live {
-		passed, err := v.tryPacket(ctx, state)
+		passed, err := v.tryPacket(ctx, state, devices)
 		f.Live = &ctl.Live{Passed: passed, Err: err}
 	}
 	return f
@@ -142,16 +142,20 @@ func (v *view) lanFacts(ctx context.Context, lan wan.LAN) ctl.LANFacts {
 // tryPacket maps a port for a moment, puts a packet into the kernel as if it had
 // come from the internet, and looks whether it got as far as out to the LAN: only
 // then its connection is tracked.
-func (v *view) tryPacket(ctx context.Context, s wan.State) (passed bool, err error) {
+func (v *view) tryPacket(ctx context.Context, s wan.State, devices follower) (passed bool, err error) {
 	client, err := someClient(s)
 	if err != nil {
 		return false, err
 	}
+	route, err := devices.RouteDevice(livePeer.Addr())
+	if err != nil {
+		return false, err
+	}
+	if hindrance := sock.InjectHindrance(route != ""); hindrance != "" {
+		return false, errors.New(hindrance)
+	}
 	for port := uint16(65535); port >= 65000; port-- {
 		to := netip.AddrPortFrom(s.Uplink.Addr, port)
-		if used, err := v.sys.inUse(portmap.UDP, port); used || err != nil {
-			continue
-		}
 		m := portmap.Mapping{
 			Key:    portmap.Key{Protocol: portmap.UDP, ExternalPort: port},
 			Client: client, InternalPort: discard, Enabled: true,
@@ -162,7 +166,7 @@ func (v *view) tryPacket(ctx context.Context, s wan.State) (passed bool, err err
 				passed, sendErr = tracked(ctx, livePeer, to)
 			}
 		})
-		if !errors.Is(err, portmap.ErrConflict) {
+		if !errors.Is(err, portmap.ErrConflict) && !errors.Is(err, portmap.ErrInUse) {
 			return passed, errors.Join(err, sendErr)
 		}
 	}

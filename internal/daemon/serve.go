@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -79,20 +80,25 @@ func (d *daemon) serve(ctx context.Context, devices follower) (*successor, error
 		case question := <-d.asked:
 			question(g)
 		case sig := <-d.Signals:
-			switch sig {
-			case unix.SIGUSR1:
-				d.table.Flush()
-				continue
-			case unix.SIGUSR2:
-				d.Log.Infof("Shutting down: signal %d (%v); the kernel keeps the mappings for the next run", sig, sig)
-				d.handOver = true
-				return nil, nil
-			}
-			if next := d.reload(devices.State().Uplink); next != nil {
+			if next := d.signal(sig, devices.State().Uplink); next != nil || d.handOver {
 				return next, nil
 			}
 		}
 	}
+}
+
+// signal does what a signal asks for: SIGHUP may give a successor.
+func (d *daemon) signal(sig os.Signal, known wan.Uplink) *successor {
+	switch sig {
+	case unix.SIGUSR1:
+		d.table.Flush()
+	case unix.SIGUSR2:
+		d.Log.Infof("Shutting down: %v; the kernel keeps the mappings for the next run", sig)
+		d.handOver = true
+	default:
+		return d.reload(known)
+	}
+	return nil
 }
 
 func (d *daemon) newGeneration(devices follower) *generation {

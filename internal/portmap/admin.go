@@ -85,12 +85,16 @@ func (t *Table) Verify() (string, error) {
 }
 
 // Try puts a mapping that nobody asked for into the kernel while use runs. For
-// that long, the table does nothing else.
+// that long, the table does nothing else. Errors: ErrConflict, ErrInUse (take
+// another port), ErrFirewall.
 func (t *Table) Try(m Mapping, use func()) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.ports[portKey{m.Protocol, m.ExternalPort}]) > 0 {
 		return fmt.Errorf("%w: %v port %d", ErrConflict, m.Protocol, m.ExternalPort)
+	}
+	if err := t.free(m.Protocol, m.ExternalPort); err != nil {
+		return err
 	}
 	m.Deadline = t.now() + time.Second
 	if err := t.change(nil, &m); err != nil {

@@ -162,12 +162,17 @@ func (t *Table) room(req *Request) error {
 	if err := t.quota(req.Client); err != nil {
 		return err
 	}
-	used, err := t.inUse(req.Protocol, req.ExternalPort)
+	return t.free(req.Protocol, req.ExternalPort)
+}
+
+// free checks that the router itself does not use the port.
+func (t *Table) free(protocol Protocol, port uint16) error {
+	used, err := t.inUse(protocol, port)
 	if err != nil {
 		return fmt.Errorf("%w: cannot tell whether the router uses the port: %w", ErrFirewall, err)
 	}
 	if used {
-		return fmt.Errorf("%w: %v port %d", ErrInUse, req.Protocol, req.ExternalPort)
+		return fmt.Errorf("%w: %v port %d", ErrInUse, protocol, port)
 	}
 	return nil
 }
