@@ -4,6 +4,7 @@
 VERSION ?= 0.1.0
 PREFIX  ?= /usr
 DESTDIR ?=
+MAN     = $(DESTDIR)$(PREFIX)/share/man
 
 GO      = $(or $(shell scripts/setup.sh --go),$(error no Go for the tests))
 BUILDER = $(or $(shell scripts/setup.sh --go-build),$(error no Go to build with))
@@ -19,9 +20,11 @@ all:
 	$(BUILD) -o bin/upnpd $(MAIN)
 
 install: all
-	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)/etc
+	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)/etc $(addprefix $(MAN)/man,5 8)
 	install -m 755 bin/upnpd $(DESTDIR)$(PREFIX)/sbin/upnpd
 	ln -sf upnpd $(DESTDIR)$(PREFIX)/sbin/upnpctl
+	install -m 644 doc/upnpd.conf.5 $(MAN)/man5
+	install -m 644 doc/upnpd.8 doc/upnpctl.8 $(MAN)/man8
 	test -e $(DESTDIR)/etc/upnpd.conf || install -m 644 files/upnpd.conf $(DESTDIR)/etc/upnpd.conf
 
 # What is shipped is built by the toolchain that go.mod names, whichever Go is

@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 packages=(
 	ca-certificates git make xz-utils           # building
 	gcc libc6-dev                               # the race detector
-	shellcheck                                  # make lint
+	shellcheck man-db                           # make lint
 	iproute2 iptables nftables procps           # the lab
 	util-linux wget
 	miniupnpc python3-miniupnpc gupnp-tools     # control points
