@@ -193,23 +193,52 @@ func TestPortTaken(t *testing.T) {
 	}
 }
 
-// TestUpnpctl: the other name of the program says where it stands.
+// TestUpnpctl: by its other name the program is the client of the control socket.
 func TestUpnpctl(t *testing.T) {
 	link := filepath.Join(t.TempDir(), "upnpctl")
 	if err := os.Symlink(lab.Build(t), link); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(link, "list")
-	stderr, err := cmd.StderrPipe()
+	for _, tt := range []struct {
+		args           string
+		code           int
+		stdout, stderr string // parts; "" wants nothing
+	}{
+		{"--help", 0, "Usage: upnpctl", ""},
+		{"", 2, "", "the commands are list, status"},
+		{"--no-such-flag wan0 br-lan", 2, "", "unknown command"},
+		{"--socket " + link + ".sock list", 2, "", "upnpd is not running (connect to " + link + ".sock"},
+	} {
+		cmd := exec.Command(link, strings.Fields(tt.args)...)
+		var stdout, stderr strings.Builder
+		cmd.Stdout, cmd.Stderr = &stdout, &stderr
+		_ = cmd.Run() // the exit code says it
+		if code := cmd.ProcessState.ExitCode(); code != tt.code {
+			t.Errorf("%s: exit code %d, want %d", tt.args, code, tt.code)
+		}
+		wantPart(t, "stdout", stdout.String(), tt.stdout)
+		wantPart(t, "stderr", stderr.String(), tt.stderr)
+	}
+}
+
+// TestUpnpctlPipe: nobody reads any more, as behind `| head`: it ends in silence.
+func TestUpnpctlPipe(t *testing.T) {
+	link := filepath.Join(t.TempDir(), "upnpctl")
+	if err := os.Symlink(lab.Build(t), link); err != nil {
+		t.Fatal(err)
+	}
+	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	said, _ := io.ReadAll(stderr)
-	cmd.Wait()
-	if cmd.ProcessState.ExitCode() != 2 || !strings.Contains(string(said), "no control socket yet") {
-		t.Errorf("exit code %d, %q", cmd.ProcessState.ExitCode(), said)
+	defer w.Close()
+	r.Close()
+	cmd := exec.Command(link, "--help")
+	var stderr strings.Builder
+	cmd.Stdout, cmd.Stderr = w, &stderr
+	_ = cmd.Run()
+	status := cmd.ProcessState.Sys().(syscall.WaitStatus)
+	if !status.Signaled() || status.Signal() != syscall.SIGPIPE || stderr.Len() > 0 {
+		t.Errorf("%v, %q; want SIGPIPE", cmd.ProcessState, stderr.String())
 	}
 }

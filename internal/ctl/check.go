@@ -1,258 +1,191 @@
 package ctl
 
 import (
-	"fmt"
 	"net/netip"
 	"strings"
 )
 
-// level is how bad a finding is; it is the exit code of upnpctl check.
-type level int
-
-const (
-	pass level = iota
-	warn
-	fail
-)
-
-var levels = [...]string{"PASS", "WARN", "FAIL"}
-
-// finding is one line of check.
-type finding struct {
-	level  level
-	name   string // what was looked at
-	found  string
-	advice string // what to do; "" for nothing
-}
-
-type findings []finding
-
-func (f *findings) add(l level, name, found, advice string) {
-	*f = append(*f, finding{l, name, found, advice})
-}
+// finding is one line of check: PASS, WARN or FAIL, what was looked at, what was
+// found and, where there is something to do, that.
+type finding []string
 
 // judge says what the facts mean.
-func judge(f Facts) findings {
-	var all findings
-	all.uplink(&f)
-	all.forwarding(&f)
-	if l := f.Live; l != nil {
-		switch {
-		case l.Err != nil:
-			all.add(warn, "live", "a packet through a mapping could not be tried: "+l.Err.Error(), "")
-		case l.Passed:
-			all.add(pass, "live", "a packet through a temporary mapping arrived", "")
-		default:
-			all.add(fail, "live", "a packet through a temporary mapping did not arrive", "look for a rule of this firewall that drops it")
-		}
-	}
+func judge(f Facts) (all []finding) {
+	var t sheet
+	judgeUplink(&t, &f)
+	judgeForwarding(&t, &f)
 	if len(f.LANs) == 0 {
-		all.add(fail, "LAN", "no LAN is served", "name one: INTIF")
+		t.line("FAIL\tLAN\tno LAN is served\tname one as INTIF")
 	}
 	for i := range f.LANs {
-		all.lan(&f.LANs[i])
+		judgeLAN(&t, &f.LANs[i])
 	}
-	all.port(&f, 1900, "clients find the other one, or none")
-	all.port(&f, 5351, "NAT-PMP and PCP may go there")
-	switch {
-	case f.DriftErr != nil:
-		all.add(warn, "kernel", "its rules could not be read: "+f.DriftErr.Error(), "")
-	case f.Drift != "":
-		all.add(fail, "kernel", f.Drift, "`kill -HUP` upnpd to put them right, and find out who changes them")
-	default:
-		all.add(pass, "kernel", fmt.Sprintf("its rules are those of the table, mappings: %d", f.Mappings), "")
+	judgePort(&t, &f, 1900, "clients may find it instead of this one")
+	judgePort(&t, &f, 5351, "NAT-PMP and PCP may go there")
+	said := "PASS\tkernel\tit has the mappings of the table: %[1]d"
+	if f.DriftErr != nil {
+		said = "WARN\tkernel\tits rules cannot be read: %[2]s"
+	} else if f.Drift != "" {
+		said = "FAIL\tkernel\t%[3]s\t`kill -HUP` upnpd puts it right; find out who changes it"
 	}
-	const about = "leases do not depend on it, times in the log do"
+	t.line(said, f.Mappings, f.DriftErr, f.Drift)
+	said = "PASS\tclock\tit shows %s"
 	if y := f.Now.Year(); y < 2025 || y > 2100 {
-		all.add(warn, "clock", fmt.Sprintf("it shows the year %d", y), "set it (NTP); "+about)
-	} else {
-		all.add(pass, "clock", "it shows "+f.Now.Format("2006-01-02 15:04:05"), "")
+		said = "WARN\tclock\tit shows %s\tset it (NTP); leases do not depend on it, times in the log do"
+	}
+	t.line(said, f.Now.Format("2006-01-02 15:04:05"))
+	for _, l := range strings.Split(string(t[:len(t)-1]), "\n") {
+		all = append(all, strings.Split(l, "\t"))
 	}
 	return all
 }
 
-// uplink judges the device, its address and the way to the internet.
-func (all *findings) uplink(f *Facts) {
+// judgeUplink is about the device, its address and the way to the internet.
+func judgeUplink(t *sheet, f *Facts) {
 	u := &f.Uplink
+	said := "PASS\tuplink\t%[1]s is up with %[2]s"
 	switch {
 	case u.Index == 0:
-		all.add(fail, "uplink", "there is no device "+u.Name, "connect, or correct EXTIF")
+		said = "FAIL\tuplink\tthere is no device %[1]s\tconnect, or correct EXTIF"
 	case !u.Up:
-		all.add(fail, "uplink", u.Name+" is down", "look at the cable and the modem")
+		said = "FAIL\tuplink\t%[1]s is down\tlook at the cable and the modem"
 	case !u.Addr.IsValid():
-		all.add(fail, "uplink", u.Name+" has no IPv4 address", "look at DHCP or PPPoE there")
-	default:
-		all.add(pass, "uplink", fmt.Sprintf("%s is up with %v", u.Name, u.Addr), "")
-		all.address(f)
+		said = "FAIL\tuplink\t%[1]s has no IPv4 address\tlook at DHCP or PPPoE there"
 	}
+	t.line(said, u.Name, u.Addr)
+	if u.Connected() {
+		judgeAddress(t, u.Addr, f.ExtIP)
+	}
+	said = "PASS\troute\tto the internet by %[1]s"
 	switch {
 	case f.RouteErr != nil:
-		all.add(warn, "route", "it is not known: "+f.RouteErr.Error(), "")
+		said = "WARN\troute\tthe way to the internet is not known: %[3]s"
 	case f.Route == "":
-		all.add(fail, "route", "there is none to the internet", "the uplink must set a default route")
+		said = "FAIL\troute\tthere is none to the internet\tset a default route by %[2]s"
 	case f.Route != u.Name:
-		all.add(warn, "route", fmt.Sprintf("the internet is at %s, the mappings are at %s", f.Route, u.Name), "correct EXTIF, unless answers find their way by other rules")
-	default:
-		all.add(pass, "route", "the internet is at "+f.Route, "")
+		said = "WARN\troute\tto the internet by %[1]s, but the mappings are at %[2]s\tcorrect EXTIF, unless answers are routed otherwise"
 	}
+	t.line(said, f.Route, u.Name, f.RouteErr)
 }
 
-// address judges whether the internet can reach the uplink.
-func (all *findings) address(f *Facts) {
-	here, kind := f.Uplink.Addr, kindOf(f.Uplink.Addr)
-	if f.ExtIP.IsValid() && f.ExtIP != here {
-		found := fmt.Sprintf("%s has %v (%s), extip = %v (%s) is reported", f.Uplink.Name, here, kind, f.ExtIP, kindOf(f.ExtIP))
-		switch {
-		case kindOf(f.ExtIP) != public:
-			all.add(warn, "address", found, "nobody outside can use it; correct extip")
-		case kind == public:
-			all.add(warn, "address", found, "remove extip, unless that address leads here")
-		default:
-			all.add(pass, "address", found, "the router that has it must pass the ports on to here")
+// judgeAddress is about whether the internet can reach the uplink.
+func judgeAddress(t *sheet, addr, extip netip.Addr) {
+	kind, outer := kindOf(addr), ""
+	said := "FAIL\taddress\t%[1]s is %[2]s: nobody can connect to it from outside\task the provider for a public address"
+	switch {
+	case extip.IsValid() && extip != addr:
+		said = "PASS\taddress\t%[1]s is %[2]s, extip = %[3]s is reported, which is %[4]s\tthe router that has it must pass the ports on to this one"
+		if outer = kindOf(extip); outer != public {
+			said = "WARN\taddress\t%[1]s is %[2]s, extip = %[3]s is reported, which is %[4]s\tcorrect extip: nobody can connect to it from outside"
+		} else if kind == public {
+			said = "WARN\taddress\t%[1]s is %[2]s, extip = %[3]s is reported, which is %[4]s\tremove extip, unless that address leads here"
 		}
-		return
+	case kind == public:
+		said = "PASS\taddress\t%[1]s is %[2]s"
+	case kind == private:
+		said = "WARN\taddress\t%[1]s is %[2]s: double NAT\topen the ports in the router before this one, make that a bridge, or set extip if it passes all on"
 	}
-	found := fmt.Sprintf("%v is %s", here, kind)
-	switch kind {
-	case public:
-		all.add(pass, "address", found, "")
-	case private:
-		all.add(warn, "address", found+": double NAT", "open the ports in the router before this one, make that a bridge, or set extip if it passes all on")
-	case shared:
-		all.add(fail, "address", found+": carrier-grade NAT", "nobody outside can connect; ask the provider for a public address")
-	default:
-		all.add(fail, "address", found, "nobody outside can connect; ask the provider for a public address")
-	}
+	t.line(said, addr, kind, extip, outer)
 }
 
 // Kinds of addresses.
 const (
 	public  = "public"
 	private = "private"
-	shared  = "shared by many customers"
 )
 
-// kindOf says what an IPv4 address is for (RFC 6890 and IANA's registry of
+// kindOf says what an IPv4 address is for (RFC 6890, IANA's registry of
 // special-purpose addresses).
 func kindOf(a netip.Addr) string {
-	for _, s := range [...]struct{ prefix, kind string }{
-		{"10.0.0.0/8", private},
-		{"172.16.0.0/12", private},
-		{"192.168.0.0/16", private},
-		{"100.64.0.0/10", shared},
-		{"192.0.0.0/24", "an end of a tunnel to the provider's NAT (DS-Lite)"},
-		{"169.254.0.0/16", "valid on its link only"},
-		{"127.0.0.0/8", "this host itself"},
-		{"198.18.0.0/15", "for benchmarks"},
-		{"192.0.2.0/24", "for documents"},
-		{"198.51.100.0/24", "for documents"},
-		{"203.0.113.0/24", "for documents"},
-		{"192.88.99.0/24", "of old 6to4 relays"},
-		{"0.0.0.0/8", "no address of a host"},
-		{"224.0.0.0/4", "multicast"},
-		{"240.0.0.0/4", "reserved"},
-	} {
-		if netip.MustParsePrefix(s.prefix).Contains(a) {
-			return s.kind
+	const kinds = "10.0.0.0/8 private;172.16.0.0/12 private;192.168.0.0/16 private;" +
+		"100.64.0.0/10 shared by customers of the provider (carrier-grade NAT);" +
+		"192.0.0.0/24 of a tunnel to the provider's NAT (DS-Lite);" +
+		"169.254.0.0/16 of the link only;127.0.0.0/8 of this host only;0.0.0.0/8 no address of a host;" +
+		"192.0.2.0/24 for documents;198.51.100.0/24 for documents;203.0.113.0/24 for documents;198.18.0.0/15 for benchmarks;" +
+		"192.88.99.0/24 of old 6to4 relays;224.0.0.0/4 multicast;240.0.0.0/4 reserved"
+	for _, k := range strings.Split(kinds, ";") {
+		prefix, kind, _ := strings.Cut(k, " ")
+		if netip.MustParsePrefix(prefix).Contains(a) {
+			return kind
 		}
 	}
 	return public
 }
 
-// forwarding judges whether this router passes on what it redirects.
-func (all *findings) forwarding(f *Facts) {
+// judgeForwarding is about whether this router passes on what it redirects.
+func judgeForwarding(t *sheet, f *Facts) {
 	if n := f.NotForwarding; len(n) > 0 {
-		all.add(fail, "forwarding", strings.Join(n, " = 0, ")+" = 0", "sysctl -w "+strings.Join(n, "=1 ")+"=1")
+		t.line("FAIL\tforwarding\t%s = 0\tsysctl -w %s=1", strings.Join(n, " = 0, "), strings.Join(n, "=1 "))
 	} else {
-		all.add(pass, "forwarding", "the kernel forwards", "")
+		t.line("PASS\tforwarding\tthe kernel forwards")
 	}
-	switch {
-	case f.ForwardErr != nil:
-		all.add(warn, "firewall", f.Firewall+", the forward chains could not be read: "+f.ForwardErr.Error(), "")
-	case f.ForwardPath != "":
-		all.add(fail, "firewall", f.ForwardPath, "")
+	said := "PASS\tfirewall\t%[1]s, forward chains let mapped connections pass"
+	if f.ForwardErr != nil {
+		said = "WARN\tfirewall\t%[1]s, forward chains cannot be read: %[2]s"
+	} else if f.ForwardPath != "" {
+		said = "FAIL\tfirewall\t%[1]s, %[3]s"
+	}
+	t.line(said, f.Firewall, f.ForwardErr, f.ForwardPath)
+	switch l := f.Live; {
+	case l == nil:
+	case l.Err != nil:
+		t.line("WARN\tlive\ta packet through a mapping could not be tried: %s", l.Err)
+	case l.Passed:
+		t.line("PASS\tlive\ta packet through a temporary mapping arrived")
 	default:
-		all.add(pass, "firewall", f.Firewall+", the forward chains let mapped connections pass", "")
+		t.line("FAIL\tlive\ta packet through a temporary mapping was lost\tlook for a rule of this firewall that drops it")
 	}
 }
 
-// lan judges whether clients on a LAN can find us.
-func (all *findings) lan(l *LANFacts) {
-	name := "LAN " + l.Name
+// judgeLAN is about whether clients there can find us.
+func judgeLAN(t *sheet, l *LANFacts) {
+	said := "PASS\tLAN %[1]s\ta search is answered at %[2]s"
 	switch {
 	case l.Err != nil:
-		all.add(fail, name, l.Err.Error(), "")
+		said = "FAIL\tLAN %[1]s\t%[3]s"
 	case !l.Up:
-		all.add(fail, name, "the device is down or missing", "connect it, or correct INTIF")
+		said = "FAIL\tLAN %[1]s\tit is down or missing\tconnect it, or correct INTIF"
 	case !l.Addr.IsValid():
-		all.add(fail, name, "it has no IPv4 address", "give it one")
+		said = "FAIL\tLAN %[1]s\tit has no IPv4 address\tgive it one"
 	case !l.Joined:
-		all.add(fail, name, "multicast is not received", "`ip link set "+l.Name+" multicast on`, then restart upnpd")
+		said = "FAIL\tLAN %[1]s\tmulticast is not heard at %[2]s\t`ip link set %[1]s multicast on` and restart upnpd"
 	case !l.Answered:
-		all.add(fail, name, fmt.Sprintf("at %v a search is not answered", l.Addr), "let UDP port 1900 in from this LAN")
-	default:
-		all.add(pass, name, fmt.Sprintf("at %v a search is answered", l.Addr), "")
+		said = "FAIL\tLAN %[1]s\ta search is not answered at %[2]s\tlet UDP port 1900 in from there"
 	}
+	t.line(said, l.Name, l.Addr, l.Err)
 }
 
-// port judges whether a port of ours is ours alone.
-func (all *findings) port(f *Facts, port uint16, so string) {
-	name := fmt.Sprintf("UDP %d", port)
+// judgePort is about whether a UDP port of ours is ours alone.
+func judgePort(t *sheet, f *Facts, port uint16, so string) {
+	said, names := "PASS\tUDP %[1]d\tno other program uses it", ""
 	for _, s := range f.Strangers {
 		if s.Port == port {
-			all.add(warn, name, "also used by "+strings.Join(s.Names, ", "), "stop that: "+so)
-			return
+			said, names = "WARN\tUDP %[1]d\talso used by %[2]s\tstop that: %[3]s", strings.Join(s.Names, ", ")
 		}
 	}
-	all.add(pass, name, "no other program uses it", "")
+	t.line(said, port, names, so)
 }
 
-// worst is the level of the worst finding.
-func (all findings) worst() int {
-	w := pass
+// check gives the exit code and the report.
+func check(all []finding, json bool) (code int, text []byte) {
+	var count [3]int
+	var t sheet
+	rows := jsonText("[")
 	for _, f := range all {
-		w = max(w, f.level)
-	}
-	return int(w)
-}
-
-// count says how many findings have each level.
-func (all findings) count() (n [3]int) {
-	for _, f := range all {
-		n[f.level]++
-	}
-	return n
-}
-
-func (all findings) text() []byte {
-	var rows [][]string
-	for _, f := range all {
-		said := f.found
-		if f.advice != "" {
-			said += "; " + f.advice
+		level := strings.IndexByte("PWF", f[0][0])
+		count[level]++
+		code = max(code, level)
+		t = append(t, strings.Join(f[:3], "\t")...)
+		f = append(f, "")
+		rows.object("result name found advice", f[0], f[1], f[2], f[3])
+		if f[3] != "" {
+			t = append(t, "; "+f[3]...)
 		}
-		rows = append(rows, []string{levels[f.level], clean(f.name), clean(said)})
+		t = append(t, '\n')
 	}
-	n := all.count()
-	return fmt.Appendf(appendColumns(nil, 0, rows), "%d passed, %d warnings, %d failures\n", n[pass], n[warn], n[fail])
-}
-
-func (all findings) json() []byte {
-	var j jsonText
-	j.open("", '{')
-	j.open("findings", '[')
-	for _, f := range all {
-		j.open("", '{')
-		j.text("result", levels[f.level])
-		j.text("name", f.name)
-		j.text("found", f.found)
-		j.orNull("advice", f.advice)
-		j.close('}')
+	if json {
+		return code, document("findings passed warnings failures", append(rows, ']'), count[0], count[1], count[2])
 	}
-	j.close(']')
-	for i, n := range all.count() {
-		j.number([...]string{"passed", "warnings", "failures"}[i], int64(n))
-	}
-	j.close('}')
-	return append(j, '\n')
+	t.line("%d passed, %d warnings, %d failures", count[0], count[1], count[2])
+	return code, t.align(0)
 }

@@ -76,33 +76,32 @@ func run(args []string, stdout, stderr io.Writer) (code int, err error) {
 	return r.show(c, stdout, stderr)
 }
 
-// parseArgs makes the request line, or says errHelp.
+// parseArgs makes the request line, or says errHelp. An option is a word of the
+// request, after the others.
 func parseArgs(args []string) (path, line string, err error) {
 	path = DefaultSocket
+	options := ""
 	for i := 0; i < len(args); i++ {
-		switch a := args[i]; a {
-		case "-h", "--help":
+		a := args[i]
+		name, long := strings.CutPrefix(a, "--")
+		value, set := strings.CutPrefix(name, "socket=")
+		switch {
+		case a == "-h" || long && name == "help":
 			return "", "", errHelp
-		case "-f":
-			line += " follow"
-		case "--json", "--live", "--follow", "--remote-host":
-			line += " " + a[2:]
-		case "--socket":
-			if i++; i == len(args) {
-				return "", "", errors.New("--socket needs a path")
-			}
+		case a == "-f":
+			options += " follow"
+		case long && set:
+			path = value
+		case long && name == "socket" && i+1 < len(args):
+			i++
 			path = args[i]
+		case long:
+			options += " " + name
 		default:
-			if p, ok := strings.CutPrefix(a, "--socket="); ok {
-				path = p
-			} else if strings.HasPrefix(a, "-") {
-				return "", "", fmt.Errorf("unknown option %q", a)
-			} else {
-				line += " " + a
-			}
+			line += " " + a
 		}
 	}
-	return path, strings.Join(strings.Fields(line), " "), nil
+	return path, strings.Join(strings.Fields(line+options), " "), nil
 }
 
 // ask connects to the daemon and sends the request.
@@ -112,10 +111,8 @@ func ask(path, line string) (*sock.UnixConn, error) {
 	c, err := sock.DialUnix(ctx, path)
 	switch {
 	case err == nil:
-	case errors.Is(err, unix.ENOENT):
-		return nil, notRunning("no " + path)
-	case errors.Is(err, unix.ECONNREFUSED):
-		return nil, notRunning("nobody answers at " + path)
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ECONNREFUSED):
+		return nil, fmt.Errorf("upnpd is not running (%w): start it with `/etc/init.d/upnpd start` or `systemctl start upnpd`, or name its socket with --socket", err)
 	case errors.Is(err, unix.EACCES):
 		return nil, fmt.Errorf("%w: run upnpctl as root", err)
 	default:
@@ -127,10 +124,6 @@ func ask(path, line string) (*sock.UnixConn, error) {
 		return nil, fmt.Errorf("ask upnpd: %w", err)
 	}
 	return c, nil
-}
-
-func notRunning(why string) error {
-	return fmt.Errorf("upnpd is not running (%s): start it with `/etc/init.d/upnpd start` or `systemctl start upnpd`, or name its socket with --socket", why)
 }
 
 // show prints the reply as it comes and gives its exit code. What is not a report
@@ -166,8 +159,6 @@ func (r *request) show(c *sock.UnixConn, stdout, stderr io.Writer) (code int, er
 		case err == nil:
 		case !errors.Is(err, io.EOF):
 			return 2, fmt.Errorf("the answer is cut: %w", err)
-		case r.has("follow"):
-			return 2, errors.New("the log has ended, for upnpd has or this was too slow")
 		default:
 			return code, nil
 		}

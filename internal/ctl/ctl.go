@@ -15,30 +15,32 @@
 //	log [follow]              the last 200 decisions; follow: and those to come
 //	export [remote-host]      lines of miniupnpd's lease file
 //
-// Code 1 means that nothing was found or done, or that check warns; 2 is a
-// request that makes no sense, or a failure in check. export leaves out what is
-// not enabled: in that file, every line is an open port.
+// Code 1 means that nothing was done, or that check warns; 2 is a request that
+// makes no sense, or a failure in check. export leaves out what is not enabled:
+// in that file, every line is an open port.
 //
 // # JSON
 //
-// Times and leases are whole seconds, times since 1970; what is not known is
-// null.
+// One object in one line. Leases and uptime are in seconds, times in seconds
+// since 1970. What is not known, or nothing, is null.
 //
-//	list    mappings: [protocol, external_port, remote_host, client, host (its
-//	        name), internal_port, lease (what remains), made_by (UPnP, NAT-PMP,
-//	        PCP), owner (who asked), enabled, packets, description]
-//	status  version, uptime, uplink: {device, up, address, speed (bit/s)},
-//	        external_address (as reported), firewall, forward_path (what is in
-//	        the way), forward_path_error, lans: [device, addresses, served,
-//	        reason (why not)], mappings, max_mappings, max_mappings_per_client,
-//	        largest_client: {client, host, mappings}, lease_file, lease_file_error,
-//	        refusals: [time, from, what, verdict, times]
+//	list    mappings: [protocol, external_port, remote_host (null: any), client,
+//	        host (its name), internal_port, lease (what remains), made_by (UPnP,
+//	        NAT-PMP, PCP), owner (who asked), enabled, packets (the first ones of
+//	        connections), description]
+//	status  version, uptime, uplink, uplink_up, uplink_address, uplink_speed
+//	        (bit/s), external_address (as reported), firewall, forward_path (what
+//	        is in the way; null: nothing), forward_path_error, lans: [device,
+//	        addresses, served, reason (why not)], mappings, max_mappings,
+//	        max_mappings_per_client, largest_client, largest_host (its name),
+//	        largest_mappings, lease_file, lease_file_error,
+//	        refusals: [time, from (null: the router), what, verdict, times]
 //	check   findings: [result (PASS, WARN, FAIL), name, found, advice], passed,
 //	        warnings, failures
 //
 // Strings come from the network. No control character, and nothing else that
-// does not print, reaches a terminal: the text shows it as \x1b or \u202e, the
-// JSON in its own way.
+// does not print, reaches a terminal: text and JSON have \u001b for it. What
+// check found is escaped as text first.
 package ctl
 
 import (

@@ -1,7 +1,7 @@
 package ctl
 
 import (
-	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
@@ -18,11 +18,11 @@ const (
 type Journal struct {
 	mu        sync.Mutex
 	size      int
-	entries   []entry // the oldest first
-	followers []chan entry
+	entries   []*entry // the oldest first
+	followers []chan *entry
 }
 
-// entry is one decision, or several equal ones in a row.
+// entry is one decision, or several equal ones in a row. It does not change.
 type entry struct {
 	portmap.Decision     // the last of them
 	times            int // how many there were
@@ -34,84 +34,90 @@ func NewJournal(size int) *Journal { return &Journal{size: size} }
 // Record notes a decision. It never waits: followers that are too slow are
 // dropped.
 func (j *Journal) Record(d portmap.Decision) {
-	d.What, d.Verdict = cut(d.What, maxDecisionText), cut(d.Verdict, maxDecisionText)
-	e := entry{d, 1}
+	e := &entry{d, 1}
+	e.What, e.Verdict = cut(d.What, maxDecisionText), cut(d.Verdict, maxDecisionText)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	n := len(j.entries)
-	if n > 0 && j.entries[n-1].same(d) {
-		e.times += j.entries[n-1].times
-		j.entries[n-1] = e
-	} else {
-		if n == j.size {
-			copy(j.entries, j.entries[1:])
-			j.entries = j.entries[:n-1]
-		}
-		j.entries = append(j.entries, e)
+	if n > 0 && e.follows(j.entries[n-1]) {
+		n--
+		e.times += j.entries[n].times
+	} else if n == j.size {
+		n--
+		copy(j.entries, j.entries[1:])
 	}
-	kept := j.followers[:0]
-	for _, f := range j.followers {
+	j.entries = append(j.entries[:n], e)
+	for i := len(j.followers) - 1; i >= 0; i-- {
 		select {
-		case f <- e:
-			kept = append(kept, f)
+		case j.followers[i] <- e:
 		default:
-			close(f)
+			j.drop(i)
 		}
 	}
-	clear(j.followers[len(kept):])
-	j.followers = kept
 }
 
-func (e *entry) same(d portmap.Decision) bool {
-	return e.From == d.From && e.What == d.What && e.Verdict == d.Verdict
+// follows reports whether e is the same decision as the one before.
+func (e *entry) follows(o *entry) bool {
+	return e.From == o.From && e.What == o.What && e.Verdict == o.Verdict
 }
 
-// last copies what is remembered, the oldest first.
-func (j *Journal) last() []entry {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return append([]entry(nil), j.entries...)
+// drop ends a follower.
+func (j *Journal) drop(i int) {
+	close(j.followers[i])
+	last := len(j.followers) - 1
+	j.followers[i] = j.followers[last]
+	j.followers = j.followers[:last]
 }
 
 // follow gives what is remembered and then each new entry; a decision again
 // comes with its new count. The channel is closed when its reader is too slow,
 // or by unfollow.
-func (j *Journal) follow() ([]entry, <-chan entry) {
-	f := make(chan entry, followerQueue)
+func (j *Journal) follow() ([]*entry, chan *entry) {
+	f := make(chan *entry, followerQueue)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.followers = append(j.followers, f)
-	return append([]entry(nil), j.entries...), f
+	return append([]*entry(nil), j.entries...), f
 }
 
-func (j *Journal) unfollow(f <-chan entry) {
+func (j *Journal) unfollow(f chan *entry) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	for i, o := range j.followers {
-		if o == f {
-			close(o)
-			j.followers = append(j.followers[:i], j.followers[i+1:]...)
+	for i := range j.followers {
+		if j.followers[i] == f {
+			j.drop(i)
 			return
 		}
 	}
 }
 
-// appendTo writes the entry as a line of the log, with the date unless it is that
-// of now.
-func (e *entry) appendTo(b []byte, now time.Time) []byte {
-	layout := "2006-01-02 15:04:05"
-	t := e.Time.Local()
-	if t.YearDay() == now.YearDay() && t.Year() == now.Year() {
-		layout = "15:04:05"
+// refusals gives the last ones, at most n, the oldest first.
+func (j *Journal) refusals(n int) (found []*entry) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for i := len(j.entries) - 1; i >= 0 && len(found) < n; i-- {
+		if e := j.entries[i]; e.Refused {
+			found = append([]*entry{e}, found...)
+		}
 	}
-	b = t.AppendFormat(b, layout)
-	who := "router"
-	if e.From.IsValid() {
-		who = e.From.String()
+	return found
+}
+
+// decision writes an entry as a line of the log, with the date
+// unless it is that of now.
+func (t *sheet) decision(e *entry, now time.Time) {
+	const day = "2006-01-02 "
+	when := e.Time.Local()
+	date := when.Format(day)
+	if date == now.Format(day) {
+		date = ""
 	}
-	b = fmt.Appendf(b, "  %s  %s: %s", who, clean(e.What), clean(e.Verdict))
+	who, again := e.From.String(), ""
+	if !e.From.IsValid() {
+		who = "router"
+	}
 	if e.times > 1 {
-		b = fmt.Appendf(b, " (%d times)", e.times)
+		again = " (" + strconv.Itoa(e.times) + " times)"
 	}
-	return append(b, '\n')
+	t.line("%s", date+when.Format("15:04:05")+"  "+who+"  "+e.What+": "+e.Verdict+again)
 }

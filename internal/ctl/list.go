@@ -2,7 +2,6 @@ package ctl
 
 import (
 	"sort"
-	"strconv"
 	"time"
 
 	"github.com/linux-igd/upnpd/internal/portmap"
@@ -28,66 +27,36 @@ func (s byKey) Less(i, j int) bool {
 func (s *Server) list(json bool) []byte {
 	all := s.Table.List()
 	sort.Sort(byKey(all))
-	packets, err := s.Table.Packets()
+	counts, err := s.Table.Packets()
 	if err != nil {
 		s.Logf("upnpctl list: packets are not known: %v", err)
 	}
-	known := err == nil
 	names := s.names()
-	if json {
-		return s.listJSON(all, packets, known, names)
+	text, rows := sheet("PROTO\tEXTERNAL\tFROM\tCLIENT\tINTERNAL\tLEASE\tBY\tPACKETS\tDESCRIPTION\n"), jsonText("[")
+	for i := range all {
+		m := &all[i]
+		var packets any
+		if err == nil {
+			packets = counts[m.Key]
+		}
+		state := packets
+		if !m.Enabled {
+			state = "disabled"
+		}
+		left := s.Table.Remaining(*m)
+		values := []any{m.Protocol, m.ExternalPort, m.RemoteHost, m.Client, names[m.Client.String()], m.InternalPort, int(left / time.Second),
+			m.Origin, m.Owner, m.Enabled, packets, m.Description, names.label(m.Client), state, hms(left)}
+		if json {
+			rows.object("protocol external_port remote_host client host internal_port lease made_by owner enabled packets description", values...)
+		} else {
+			text.line("%[1]v\t%[2]d\t%[3]v\t%[13]s\t%[6]d\t%[15]s\t%[8]v\t%[14]v\t%[12]s", values...)
+		}
 	}
-	if len(all) == 0 {
+	switch {
+	case json:
+		return document("mappings", append(rows, ']'))
+	case len(all) == 0:
 		return []byte("no mappings\n")
 	}
-	rows := [][]string{{"PROTO", "EXTERNAL", "FROM", "CLIENT", "INTERNAL", "LEASE", "BY", "PACKETS", "DESCRIPTION"}}
-	for i := range all {
-		m := &all[i]
-		from, count := "-", "-"
-		if m.RemoteHost.IsValid() {
-			from = m.RemoteHost.String()
-		}
-		switch {
-		case !m.Enabled:
-			count = "disabled"
-		case known:
-			count = strconv.FormatUint(packets[m.Key], 10)
-		}
-		rows = append(rows, []string{
-			m.Protocol.String(), strconv.Itoa(int(m.ExternalPort)), from, names.label(m.Client), strconv.Itoa(int(m.InternalPort)),
-			hms(s.Table.Remaining(*m)), m.Origin.String(), count, orDash(clean(m.Description)),
-		})
-	}
-	const right = 1<<1 | 1<<4 | 1<<5 | 1<<7
-	return appendColumns(nil, right, rows)
-}
-
-func (s *Server) listJSON(all []portmap.Mapping, packets map[portmap.Key]uint64, known bool, names hostNames) []byte {
-	var j jsonText
-	j.open("", '{')
-	j.open("mappings", '[')
-	for i := range all {
-		m := &all[i]
-		j.open("", '{')
-		j.text("protocol", m.Protocol.String())
-		j.number("external_port", int64(m.ExternalPort))
-		j.addr("remote_host", m.RemoteHost)
-		j.addr("client", m.Client)
-		j.orNull("host", names.of(m.Client))
-		j.number("internal_port", int64(m.InternalPort))
-		j.number("lease", int64(s.Table.Remaining(*m)/time.Second))
-		j.text("made_by", m.Origin.String())
-		j.addr("owner", m.Owner)
-		j.flag("enabled", m.Enabled)
-		if known {
-			j.number("packets", int64(packets[m.Key]))
-		} else {
-			j.raw("packets", "null")
-		}
-		j.text("description", m.Description)
-		j.close('}')
-	}
-	j.close(']')
-	j.close('}')
-	return append(j, '\n')
+	return text.align(1<<1 | 1<<4 | 1<<5 | 1<<7)
 }

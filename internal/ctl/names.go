@@ -30,7 +30,7 @@ func (s *Server) names() hostNames {
 		n.read(path)
 	}
 	for a, mac := range s.Daemon.Hardware() {
-		n.add(a.String(), n[fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3], mac[4], mac[5])])
+		n.add(a.String(), n[strings.ReplaceAll(fmt.Sprintf("% x", mac), " ", ":")])
 	}
 	return n
 }
@@ -51,7 +51,7 @@ func (n hostNames) read(path string) {
 	lines := strings.Split(string(text[:size]), "\n")
 	for _, line := range lines[:len(lines)-1] { // the last may be cut
 		if f := strings.Fields(line); len(f) >= 4 && f[3] != "*" {
-			name := cut(printable(f[3]), maxHostName)
+			name := cut(string(appendEscaped(nil, f[3], false)), maxHostName)
 			n.add(f[2], name)
 			n.add(strings.ToLower(f[1]), name)
 		}
@@ -65,13 +65,11 @@ func (n hostNames) add(key, name string) {
 	}
 }
 
-// of is the name of a host, "" if it is not known.
-func (n hostNames) of(a netip.Addr) string { return n[a.String()] }
-
 // label is a host for people: its address, and its name if it has one.
 func (n hostNames) label(a netip.Addr) string {
-	if name := n.of(a); name != "" {
-		return a.String() + " (" + name + ")"
+	s := a.String()
+	if name := n[s]; name != "" {
+		s += " (" + name + ")"
 	}
-	return a.String()
+	return s
 }

@@ -13,6 +13,9 @@ import (
 // maxRequest is the longest request line, in bytes, with its end.
 const maxRequest = 256
 
+// grammar has a command and its options in each line.
+const grammar = "list json\nstatus json\ncheck json live\ndelete\nflush\nlog follow\nexport remote-host"
+
 // request is what a line asks for.
 type request struct {
 	command string
@@ -32,55 +35,46 @@ func (r *request) has(option string) bool { return strings.Contains(r.options, "
 func parseRequest(line string) (*request, error) {
 	words := strings.Fields(line)
 	if len(words) == 0 {
-		words = []string{""}
+		return nil, errUnknown
 	}
 	r := &request{command: words[0], options: " " + strings.Join(words[1:], " ") + " "}
-	known := ""
-	switch r.command {
-	case "list", "status":
-		known = " json "
-	case "check":
-		known = " json live "
-	case "log":
-		known = " follow "
-	case "export":
-		known = " remote-host "
-	case "flush":
-	case "delete":
+	if r.command == "delete" {
 		return r, r.setTarget(words[1:])
-	default:
-		return nil, fmt.Errorf("unknown command %q; there are list, status, check, delete, flush, log and export", r.command)
 	}
-	for _, w := range words[1:] {
-		if !strings.Contains(known, " "+w+" ") {
-			return nil, fmt.Errorf("%s does not know %q", r.command, w)
+	for _, known := range strings.Split(grammar, "\n") {
+		if known += " "; strings.HasPrefix(known, r.command+" ") {
+			for _, w := range words[1:] {
+				if !strings.Contains(known, " "+w+" ") {
+					return nil, fmt.Errorf("%s does not know %q", r.command, w)
+				}
+			}
+			return r, nil
 		}
 	}
-	return r, nil
+	return nil, fmt.Errorf("unknown command %q: %w", r.command, errUnknown)
 }
+
+var (
+	errUnknown = errors.New("the commands are list, status, check, delete, flush, log and export")
+	errTarget  = errors.New("delete needs TCP or UDP and a port (delete TCP 8080), or the address of a client (delete 192.168.1.2)")
+)
 
 // setTarget reads what delete is to end.
 func (r *request) setTarget(words []string) error {
 	var err error
 	switch len(words) {
 	case 1:
-		if r.client, err = netip.ParseAddr(words[0]); err != nil {
-			return fmt.Errorf("%q is neither an address nor a protocol and a port", words[0])
+		if r.client, err = netip.ParseAddr(words[0]); err == nil {
+			return nil
 		}
-		return nil
 	case 2:
-		var ok bool
-		if r.protocol, ok = portmap.ParseProtocol(words[0]); !ok {
-			return fmt.Errorf("%q is not a protocol: TCP or UDP", words[0])
-		}
+		protocol, ok := portmap.ParseProtocol(words[0])
 		port, err := strconv.ParseUint(words[1], 10, 16)
-		if err != nil || words[1][0] == '0' {
-			return fmt.Errorf("%q is not a port: 1 to 65535", words[1])
+		if r.protocol, r.port = protocol, uint16(port); ok && err == nil && words[1][0] != '0' {
+			return nil
 		}
-		r.port = uint16(port)
-		return nil
 	}
-	return errors.New("delete needs a protocol and a port (delete TCP 8080), or a client (delete 192.168.1.2)")
+	return errTarget
 }
 
 // picks reports whether delete shall end the mapping.

@@ -17,6 +17,8 @@ const (
 	replyTimeout   = 10 * time.Second
 )
 
+var errNone = errors.New("there is no such mapping")
+
 // Serve answers until ctx ends, then closes l and returns nil. Any other end is
 // an error of the listener.
 func (s *Server) Serve(ctx context.Context, l *sock.UnixListener) error {
@@ -68,15 +70,17 @@ func (s *Server) serve(ctx context.Context, c *sock.UnixConn) {
 	} else if line == "" {
 		return // it has said nothing
 	}
-	if err == nil && r.has("follow") {
-		s.follow(ctx, c)
+	if err == nil && r.command == "log" {
+		s.log(ctx, c, r.has("follow"))
 		return
 	}
 	code, text := 2, []byte(nil)
 	if err == nil {
 		code, text = s.answer(ctx, r)
 	} else {
-		text = []byte(err.Error() + "\n")
+		var t sheet
+		t.line("%s", err)
+		text = t
 	}
 	_ = c.SetDeadline(time.Now().Add(replyTimeout))
 	if ctx.Err() == nil { // else the deadline may be the one just set
@@ -103,80 +107,73 @@ func readLine(c *sock.UnixConn) (string, error) {
 // answer gives the exit code and the text for a request.
 func (s *Server) answer(ctx context.Context, r *request) (code int, text []byte) {
 	json := r.has("json")
+	var t sheet
 	switch r.command {
 	case "list":
 		return 0, s.list(json)
 	case "status":
 		return 0, s.status(json)
 	case "check":
-		findings := judge(s.Daemon.Facts(ctx, r.has("live")))
-		if json {
-			return findings.worst(), findings.json()
-		}
-		return findings.worst(), findings.text()
+		return check(judge(s.Daemon.Facts(ctx, r.has("live"))), json)
 	case "delete":
 		return s.remove(r)
 	case "flush":
 		n := s.Table.Len()
 		s.Table.Flush()
-		return 0, fmt.Appendf(nil, "%d mappings deleted\n", n)
+		t.line("%d mappings deleted", n)
 	case "export":
-		return 0, s.export(r.has("remote-host"))
+		s.export(&t, r.has("remote-host"))
 	}
-	now := time.Now()
-	for _, e := range s.Journal.last() {
-		text = e.appendTo(text, now)
-	}
-	if text == nil {
-		text = []byte("no decisions yet\n")
-	}
-	return 0, text
+	return 0, t
 }
 
 // remove ends mappings by the administrator's word.
-func (s *Server) remove(r *request) (code int, text []byte) {
+func (s *Server) remove(r *request) (code int, t sheet) {
 	gone, err := s.Table.Revoke(r.picks, "by upnpctl")
-	if err != nil {
-		return 1, fmt.Appendf(nil, "nothing is deleted: %v\n", err)
-	}
 	for i := range gone {
-		text = fmt.Appendf(text, "deleted %v  %s\n", gone[i], orDash(clean(gone[i].Description)))
+		t.line("deleted %v  %s", gone[i], gone[i].Description)
 	}
-	switch {
-	case gone != nil:
-		return 0, text
-	case r.client.IsValid():
-		return 1, fmt.Appendf(nil, "%v has no mapping\n", r.client)
+	if err == nil && gone == nil {
+		err = errNone
 	}
-	return 1, fmt.Appendf(nil, "%v port %d is not mapped\n", r.protocol, r.port)
+	if err != nil {
+		t.line("nothing is deleted: %s", err)
+		return 1, t
+	}
+	return 0, t
 }
 
 // export writes what miniupnpd would have in its lease file; the newer form has
 // the remote host. The expiry is on the wall clock.
-func (s *Server) export(remoteHost bool) (text []byte) {
+func (s *Server) export(t *sheet, remoteHost bool) {
 	now := time.Now()
 	for _, m := range s.Table.List() {
-		if !m.Enabled {
-			continue
-		}
-		text = fmt.Appendf(text, "%v:%d:", m.Protocol, m.ExternalPort)
+		from := ""
 		if remoteHost {
+			from = ":"
 			if m.RemoteHost.IsValid() {
-				text = m.RemoteHost.AppendTo(text)
+				from += m.RemoteHost.String()
 			}
-			text = append(text, ':')
 		}
-		expiry := now.Add(s.Table.Remaining(m)).Unix()
-		text = fmt.Appendf(text, "%v:%d:%d:%s\n", m.Client, m.InternalPort, expiry, clean(m.Description))
+		if m.Enabled {
+			*t = fmt.Appendf(*t, "%v:%d%s:%v:%d:%d:", m.Protocol, m.ExternalPort, from, m.Client, m.InternalPort, now.Add(s.Table.Remaining(m)).Unix())
+			*t = append(appendEscaped(*t, m.Description, false), '\n')
+		}
 	}
-	return text
 }
 
-// follow writes the journal and then what comes, until the client goes, is too
-// slow or ctx ends.
-func (s *Server) follow(ctx context.Context, c *sock.UnixConn) {
+// log writes the journal and, to one who follows, what comes: until the client
+// goes, is too slow or ctx ends.
+func (s *Server) log(ctx context.Context, c *sock.UnixConn, follow bool) {
 	past, entries := s.Journal.follow()
 	defer s.Journal.unfollow(entries)
+	t, now := sheet("0\n"), time.Now()
+	for _, e := range past {
+		t.decision(e, now)
+	}
+	if past == nil && !follow {
+		t.line("no decisions yet")
+	}
 	_ = c.SetDeadline(time.Time{})
 	ctx, gone := context.WithCancel(ctx)
 	defer gone()
@@ -184,26 +181,23 @@ func (s *Server) follow(ctx context.Context, c *sock.UnixConn) {
 		_, _ = c.Read(make([]byte, 1)) // it has nothing more to say, but to go
 		gone()
 	}()
-	text, now := []byte("0\n"), time.Now()
-	for i := range past {
-		text = past[i].appendTo(text, now)
-	}
 	for {
 		_ = c.SetWriteDeadline(time.Now().Add(replyTimeout))
-		if ctx.Err() != nil {
+		if ctx.Err() != nil { // the deadline of the end may just be gone
 			return
 		}
-		if _, err := c.Write(text); err != nil {
+		if _, err := c.Write(t); err != nil || !follow {
 			return
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case e, ok := <-entries:
-			if !ok {
+		case e := <-entries:
+			if e == nil {
 				return
 			}
-			text = e.appendTo(text[:0], time.Now())
+			t = t[:0]
+			t.decision(e, time.Now())
 		}
 	}
 }

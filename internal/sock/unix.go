@@ -69,14 +69,10 @@ func openUnix(path string) (*socket.Conn, error) {
 }
 
 func makeDir(dir string) error {
-	err := os.Mkdir(dir, 0o755)
-	if err == nil {
-		return os.Chmod(dir, 0o755) // whatever the umask
+	if err := unix.Mkdir(dir, 0o755); err != nil && err != unix.EEXIST {
+		return fmt.Errorf("make %s: %w", dir, err)
 	}
-	if errors.Is(err, os.ErrExist) {
-		return nil
-	}
-	return err
+	return nil
 }
 
 func (l *UnixListener) bind() error {
@@ -96,7 +92,7 @@ func (l *UnixListener) bind() error {
 	}
 	l.dev, l.ino = uint64(st.Dev), st.Ino
 	if err := l.c.Listen(backlog); err != nil {
-		_ = os.Remove(l.path)
+		_ = unix.Unlink(l.path)
 		return err
 	}
 	return nil
@@ -104,13 +100,13 @@ func (l *UnixListener) bind() error {
 
 // removeStale takes away a socket file where nobody listens any more.
 func removeStale(path string) error {
-	info, err := os.Lstat(path)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
+	var st unix.Stat_t
+	switch err := unix.Lstat(path, &st); {
+	case err == unix.ENOENT:
 		return nil
 	case err != nil:
 		return err
-	case info.Mode().Type() != os.ModeSocket:
+	case st.Mode&unix.S_IFMT != unix.S_IFSOCK:
 		return errors.New("this is no socket; move it away or choose another path")
 	}
 	c, err := openUnix(path)
@@ -124,7 +120,7 @@ func removeStale(path string) error {
 	case !errors.Is(err, unix.ECONNREFUSED):
 		return err
 	}
-	return os.Remove(path)
+	return unix.Unlink(path)
 }
 
 // connectUnix tries once. A connection to a path is there at once or not at all,
@@ -169,7 +165,7 @@ func (l *UnixListener) Close() error {
 	var st unix.Stat_t
 	var err error
 	if unix.Lstat(l.path, &st) == nil && uint64(st.Dev) == l.dev && st.Ino == l.ino {
-		err = os.Remove(l.path)
+		err = unix.Unlink(l.path)
 	}
 	return errors.Join(err, l.c.Close())
 }
