@@ -56,14 +56,21 @@ func raise(t *testing.T, iptables string) *inLab {
 
 func (w *inLab) start(flags ...string) {
 	w.t.Helper()
+	w.daemon = w.Router.StartDaemon(w.t, lab.Build(w.t), w.args(flags...)...)
+}
+
+// args are the daemon's for this router, after the flags.
+func (w *inLab) args(flags ...string) []string {
 	switch {
 	case w.iptables == lab.Nftables:
 		flags = append(flags, "--firewall", "nftables")
 	case !slices.Contains(flags, "--iptables-location"):
 		flags = append(flags, "--iptables-location", "/usr/sbin/"+w.iptables)
 	}
-	flags = append(flags, "--config", "/dev/null")
-	w.daemon = w.Router.StartDaemon(w.t, lab.Build(w.t), append(flags, lab.WANDev, lab.LANDev)...)
+	if !slices.Contains(flags, "--config") {
+		flags = append(flags, "--config", "/dev/null")
+	}
+	return append(flags, lab.WANDev, lab.LANDev)
 }
 
 func startInLab(t *testing.T, iptables string, flags ...string) *inLab {
