@@ -2,6 +2,7 @@ package firewall
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/linux-igd/upnpd/internal/portmap"
@@ -14,67 +15,57 @@ func (f *IPTables) Verify() (string, error) {
 	for m := range f.inForce.mapped {
 		all = append(all, portmap.Mapping{Key: m.key(), Client: m.client.Addr(), InternalPort: m.client.Port(), Enabled: true})
 	}
-	jumps := map[string]string{}
-	for _, j := range f.jumps() {
-		jumps[j.table] += "-A " + j.String() + "\n"
-	}
-	filter, nat, _ := strings.Cut(f.rules.whole(all, f.opts.ForwardRules, jumps, nil), "*nat\n")
-	var said []string
-	for _, table := range f.tables() {
+	filter, want, _ := strings.Cut(f.rules.whole(all, f.opts.ForwardRules, nil, nil), "*nat\n")
+	said := ""
+	for _, table := range []string{"nat", "filter"}[:len(f.tables())] {
 		have, err := f.list(f.ctx, lockWait, table)
 		if err != nil {
 			return "", err
 		}
-		if table == "nat" {
-			said = append(said, differences(nat, have, "", "mappings")...)
-		} else {
-			said = append(said, differences(filter, have, " of table filter", "rules")...)
+		for _, chain := range []string{preChain, mapChain, postChain} {
+			said += difference(rulesOf(chain, want), rulesOf(chain, have), "; chain "+chain+" of table "+table)
 		}
-	}
-	return strings.Join(said, "; "), nil
-}
-
-// differences compares what iptables-restore is told of a table with a listing of
-// it. The order of rules does not count. ofTable is for the name of a chain;
-// inMap is what the rules of mapChain are.
-func differences(want, have, ofTable, inMap string) (said []string) {
-	listed := map[string]bool{}
-	for _, line := range strings.Split(have, "\n") {
-		listed[line] = true
-	}
-	wanted, missing, further := map[string]int{}, map[string]int{}, map[string]int{}
-	for _, line := range strings.Split(want, "\n") {
-		how, rule, _ := strings.Cut(line, " ")
-		if how != "-A" && how != "-I" {
-			continue
-		}
-		chain, _, _ := strings.Cut(rule, " ")
-		wanted[chain]++
-		if line = "-A " + rule; !listed[line] {
-			missing[chain]++
-			if len(jumpsTo(line)) > 0 {
-				said = append(said, "jump "+rule+" is missing")
+		found := jumpsTo(have)
+		for _, j := range f.jumps() {
+			if j.table == table && !slices.Contains(found, j.String()) {
+				said += "; jump " + j.String() + " is missing"
 			}
 		}
-		delete(listed, line)
+		want = filter
 	}
-	for line := range listed {
-		if rule, ok := strings.CutPrefix(line, "-A "); ok {
-			chain, _, _ := strings.Cut(rule, " ")
-			further[chain]++
+	return strings.TrimPrefix(said, "; "), nil
+}
+
+// rulesOf gives the rules of a chain from a listing, or from the input of
+// iptables-restore that makes it.
+func rulesOf(chain, text string) (rules []string) {
+	for _, line := range strings.Split(text, "\n") {
+		_, rest, _ := strings.Cut(line, " ") // -A or -I
+		if rule, ok := strings.CutPrefix(rest, chain+" -"); ok {
+			rules = append(rules, rule)
 		}
 	}
-	for _, chain := range []string{preChain, mapChain, postChain} {
-		what := "rules"
-		if chain == mapChain {
-			what = inMap
+	return rules
+}
+
+// difference says what a chain lacks or has too many; the order of its rules does
+// not count.
+func difference(want, have []string, chain string) (said string) {
+	listed := make(map[string]bool, len(have))
+	for _, rule := range have {
+		listed[rule] = true
+	}
+	lacks := 0
+	for _, rule := range want {
+		if !listed[rule] {
+			lacks++
 		}
-		if n := missing[chain]; n > 0 {
-			said = append(said, fmt.Sprintf("chain %s%s lacks %d of %d %s", chain, ofTable, n, wanted[chain], what))
-		}
-		if n := further[chain]; n > 0 {
-			said = append(said, fmt.Sprintf("chain %s%s has %d too many", chain, ofTable, n))
-		}
+	}
+	if lacks > 0 {
+		said = fmt.Sprintf("%s lacks %d of %d rules", chain, lacks, len(want))
+	}
+	if n := len(have) - len(want) + lacks; n > 0 {
+		said += fmt.Sprintf("%s has %d too many", chain, n)
 	}
 	return said
 }

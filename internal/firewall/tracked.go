@@ -39,11 +39,8 @@ func Tracked(proto portmap.Protocol, src, dst netip.AddrPort) (tracked bool, err
 			continue
 		}
 		tracked = true
-		if ask, err = deleteRequest(reply.Data); err == nil {
-			_, err = conn.Execute(ask)
-		}
-		if err != nil && !errors.Is(err, unix.ENOENT) {
-			return true, fmt.Errorf("delete the tracked connection of a probe: %w", err)
+		if err := (&Flows{conn: conn}).delete(reply.Data); err != nil {
+			return true, err
 		}
 	}
 	return tracked, nil
