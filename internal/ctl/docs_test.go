@@ -57,18 +57,17 @@ func TestManCommands(t *testing.T) {
 	for _, file := range []string{"list.go", "status.go", "check.go"} {
 		shown += manText(t, file)
 	}
-	fields := manNames(shown, `\bj\.(?:open|text|number|flag|addr|orNull|raw)\("([a-z_]+)"`)
-	for name := range manNames(shown, `\[\.\.\.\]string{("passed"[^}]*)}\[i\]`) {
-		for _, f := range strings.Split(name, ", ") {
-			fields[strings.Trim(f, `"`)] = true
+	fields := map[string]bool{}
+	for names := range manNames(shown, `(?:object|document)\(("[a-z_ ]+"(?:\+\s*"[a-z_ ]+")*)`) {
+		for _, f := range strings.FieldsFunc(names, func(r rune) bool { return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyz_", r) }) {
+			fields[f] = true
 		}
 	}
 	_, json, _ := strings.Cut(page, "\n.SH JSON\n")
 	json, _, _ = strings.Cut(json, "\n.SH ")
 	manEqual(t, "fields", manNames(json, `\\fB([a-z_]+)\\fR`), fields)
 
-	names := manNames(manText(t, "check.go"), `all\.add\([^"\n]*, "([a-zA-Z]+)"`)
-	names["LAN"], names["UDP"] = true, true
+	names := manNames(manText(t, "check.go"), `"(?:PASS|WARN|FAIL)\\t([a-zA-Z]+)`)
 	_, check, _ := strings.Cut(page, "\n.SS check")
 	check, _, _ = strings.Cut(check, "\n.SS ")
 	manEqual(t, "check", manNames(check, `(?m)^\.TP\n\.BI? ([a-zA-Z]+)`), names)
