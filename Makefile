@@ -18,6 +18,7 @@ TARGETS = mips mipsle arm5 arm6 arm7 arm64 amd64
 all:
 	@mkdir -p bin
 	$(BUILD) -o bin/upnpd $(MAIN)
+	@ln -sf upnpd bin/upnpctl
 
 install: all
 	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)/etc $(addprefix $(MAN)/man,5 8)

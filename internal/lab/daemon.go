@@ -201,7 +201,7 @@ func Build(t testing.TB) string {
 // BuildDaemon returns the path of a upnpd built from this module, once per
 // process, which must run inside the module. UPNPD_RACE in the environment, if
 // not empty, asks for the race detector; UPNPD_BINARY is the absolute path of a
-// upnpd that is built already.
+// upnpd that is built already. The link upnpctl stands beside it.
 func BuildDaemon() (string, error) {
 	b, err := buildOnce()
 	return b.path, err
@@ -242,5 +242,5 @@ func build() (built, error) {
 	if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
 		return built{}, fmt.Errorf("build upnpd: %w\n%s", err, out)
 	}
-	return b, nil
+	return b, os.Symlink("upnpd", filepath.Join(dir, "upnpctl"))
 }

@@ -137,9 +137,10 @@ Try on lan1:      upnpc -s
                   python3 -m http.server 8000
 then on internet: wget -qO- http://%s:8080/
 and on router:    nft list ruleset
+                  %s list
 
 Ctrl-C ends the lab. upnpd says:
-`, lab.LAN1Addr, lab.WANAddr)
+`, lab.LAN1Addr, lab.WANAddr, filepath.Join(filepath.Dir(t.upnpd), "upnpctl"))
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -49,6 +50,10 @@ var steps = []step{
 		"conflicts in the table of mappings"},
 	{"upnpc -l lists both mappings", list,
 		"GetGenericPortMappingEntry"},
+	{"upnpctl check --live on the router finds nothing wrong", check,
+		"the lines that say FAIL or WARN"},
+	{"upnpd is killed (kill -9) and started again: both mappings work on", revive,
+		"/run/upnpd/leases on the router, and the log of upnpd"},
 	{"lan1 closes the TCP port: upnpc -d " + extWebPort + " TCP", upnpc("returned : 0", "-d", extWebPort, "TCP"),
 		"the error code: 714 means that upnpd does not know the mapping"},
 	{"the internet no longer reaches the page", noPage,
@@ -145,6 +150,21 @@ func list(t *tour, ctx context.Context) (string, error) {
 		err = errors.New("the UDP mapping is not in the list")
 	}
 	return output, err
+}
+
+func check(t *tour, ctx context.Context) (string, error) {
+	return t.command(ctx, t.lab.Router, filepath.Join(filepath.Dir(t.upnpd), "upnpctl"), "check", "--live")
+}
+
+func revive(t *tour, ctx context.Context) (string, error) {
+	t.daemon.Kill()
+	if output, err := start(t, ctx); err != nil {
+		return output, err
+	}
+	if output, err := fetch(t, ctx); err != nil {
+		return output, err
+	}
+	return ask(t, ctx)
 }
 
 func noPage(t *tour, _ context.Context) (string, error) {
