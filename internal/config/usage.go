@@ -6,7 +6,7 @@ func Usage() string {
 Opens ports of this router for programs on the LAN (UPnP IGD). EXTIF is the
 device of the uplink, each INTIF that of a LAN. The program goes to the
 background when it serves. SIGHUP: read the file again; SIGUSR1: delete all
-mappings.
+mappings; SIGUSR2: end, but leave them working for the next run. See upnpctl.
 
   -f, --foreground      stay in the foreground and log to stderr
       --config FILE     read FILE instead of ` + DefaultPath + `
