@@ -44,6 +44,9 @@
 //     message of a transaction asks for an answer; a mapping takes half the time
 //     (75 instead of 182 us), and all ports may come or go at once. Lab programs
 //     still use the library.
+//   - An element that is written anew (a renewal, a Sync) begins with the count
+//     of the one it replaces, so the kernel keeps the packets of a mapping, and a
+//     run that takes over the table finds them there.
 //   - wan has two rtnetlink sockets: replies to requests and events of groups
 //     cannot be told apart safely on one. Every event means "read again".
 //   - eventSubURL is empty until the daemon sends events.

@@ -20,12 +20,20 @@ import (
 // mark, and a drop in a chain whose policy is to accept are not seen.
 //
 // ForwardPath has a connection of its own and may run beside the other methods.
-func (f *NFTables) ForwardPath() (warning string, err error) {
+func (f *NFTables) ForwardPath() (warning string, err error) { return inspect(refusals) }
+
+// inspect has a connection of its own for a look at the rules.
+func inspect(look func(*netlink.Conn) (string, error)) (said string, err error) {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
 		return "", fmt.Errorf("open nf_tables: %w", err)
 	}
-	defer func() { err = errors.Join(err, conn.Close()) }()
+	said, err = look(conn)
+	return said, errors.Join(err, conn.Close())
+}
+
+// refusals gives the warnings about all chains that drop what we redirect.
+func refusals(conn *netlink.Conn) (string, error) {
 	chains, err := readChains(conn)
 	if err != nil {
 		return "", err
@@ -73,6 +81,12 @@ func readChains(conn *netlink.Conn) ([]kernelChain, error) {
 		all = append(all, c)
 	}
 	return all, nil
+}
+
+// expression is a step of a rule: what the kernel calls it, and its attributes.
+type expression struct {
+	name string
+	data []byte
 }
 
 // readRules gives the rules of a chain.
@@ -190,7 +204,7 @@ func hasBit(b []byte, bit uint32) bool {
 }
 
 // matchOurs is aboutOurs for a match in the form of the old xtables.
-func matchOurs(a attributes) bool {
+func matchOurs(a []byte) bool {
 	const stateMask = 150 // in struct xt_conntrack_mtinfo2, and in its successor
 	info, rev := attribute(a, unix.NFTA_MATCH_INFO), number(attribute(a, unix.NFTA_MATCH_REV))
 	switch text(attribute(a, unix.NFTA_MATCH_NAME)) {

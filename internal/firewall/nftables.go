@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"sync/atomic"
 	"time"
 
@@ -29,9 +28,8 @@ type NFTables struct {
 	network portmap.Network
 	state   elements
 	inForce *inForce
-	counted map[portmap.Key]uint64 // by elements that were written anew since
-	query   *netlink.Conn          // for reading elements; nil until needed
-	proved  bool                   // the kernel has taken our layout before
+	query   *netlink.Conn // for reading; nil until needed
+	proved  bool          // the kernel has taken our layout before
 }
 
 // grace is added to the kernel's timeout of a lease: the daemon deletes first, and
@@ -41,9 +39,7 @@ const grace = 5 * time.Second
 // NewNFTables opens netlink and checks that the kernel has nf_tables; it
 // changes nothing. uplink is the WAN device's name, now the boot clock.
 func NewNFTables(uplink string, now func() time.Duration, logf func(string, ...any)) (*NFTables, error) {
-	f := &NFTables{now: now, logf: logf, layout: layout{uplink, true}, state: newElements(),
-		counted: map[portmap.Key]uint64{},
-	}
+	f := &NFTables{now: now, logf: logf, layout: layout{uplink, true}, state: newElements()}
 	if err := f.connect(); err != nil {
 		return nil, err
 	}
@@ -80,18 +76,30 @@ func (f *NFTables) disconnect() (err error) {
 	return err
 }
 
-// Start removes what an earlier run left behind. Rules come with Sync.
+// Start takes over what an earlier run left behind: its table stays in force until
+// the first Sync, which makes it ours without a gap; the connections of mappings
+// that it does not want end there.
 func (f *NFTables) Start() error {
-	switch present, err := f.present(); {
-	case err != nil:
+	addresses, err := f.readSet(ext4)
+	for _, set := range []string{dnat4, dnat4from} {
+		var found []entry
+		if err == nil {
+			found, err = f.readSet(set)
+		}
+		for _, e := range found {
+			for _, address := range addresses {
+				if m, ok := e.mapped(address.key); ok {
+					f.inForce.mapped[m] = true
+				}
+			}
+		}
+	}
+	if err != nil && !errors.Is(err, unix.ENOENT) { // no table: a first run
 		return err
-	case !present:
-		return nil
 	}
-	if err := f.deleteTable(); err != nil {
-		return fmt.Errorf("remove the table of an earlier run: %w", err)
+	if n := len(f.inForce.mapped); n > 0 {
+		f.logf("firewall: took over %d mappings of an earlier run", n)
 	}
-	f.logf("firewall: removed the table that an earlier run left behind")
 	return nil
 }
 
@@ -125,78 +133,70 @@ func (f *NFTables) Change(remove []portmap.Mapping, add *portmap.Mapping) error 
 	if next.empty() {
 		return nil
 	}
-	lost := f.rewritten(next)
 	b := f.conn.begin()
 	for _, set := range mapNames {
-		b.elements(unix.NFT_MSG_DELSETELEM, set, entries(next.gone, set, 0))
-		b.elements(unix.NFT_MSG_NEWSETELEM, set, entries(next.come, set, f.now()))
+		gone, come := entries(next.gone, set, 0), entries(next.come, set, f.now())
+		f.keepCounts(set, gone, come)
+		b.elements(unix.NFT_MSG_DELSETELEM, set, gone)
+		b.elements(unix.NFT_MSG_NEWSETELEM, set, come)
 	}
 	if err := f.commit(b); err != nil {
 		return err
 	}
 	f.state.commit(next)
-	f.addUp(lost)
-	for k, m := range next.active {
-		if m == nil {
-			delete(f.counted, k)
-		}
-	}
 	f.inForce.change(remove, add)
 	return nil
 }
 
 // Sync puts the table, its chains and rules into the kernel and makes the maps
 // equal to the mappings, in one transaction; elements that are right already
-// stay untouched, with their counters.
+// stay untouched. A table of our name that is built otherwise is replaced.
 func (f *NFTables) Sync(n portmap.Network, all []portmap.Mapping) error {
-	if err := f.connect(); err != nil {
-		return err
-	}
 	want := newElements()
 	for i := range all {
 		want.commit(want.change(n, nil, &all[i]))
 	}
-	lost, err := f.sync(n, want)
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EEXIST) { // something expired, or somebody else wrote, between reading and writing
-		lost, err = f.sync(n, want)
-	}
-	if errors.Is(err, unix.EEXIST) { // a table of our name with other maps or chains
-		if err = f.deleteTable(); err == nil {
-			lost, err = f.sync(n, want)
-		}
-	}
-	if err != nil && !f.proved && f.layout.counters {
-		f.layout.counters = false
-		if lost, err = f.sync(n, want); err == nil {
-			f.logf("firewall: this kernel has no counters in maps: mappings are not counted")
-		} else {
-			f.layout.counters = true
-		}
+	err := f.trySync(n, want)
+	if builtOtherwise(err) && f.deleteTable() == nil {
+		err = f.trySync(n, want)
 	}
 	if err != nil {
 		return err
 	}
 	f.proved = true
 	f.network, f.state = n, want
-	f.addUp(lost)
-	maps.DeleteFunc(f.counted, func(k portmap.Key, _ uint64) bool { _, ok := want.active[k]; return !ok })
 	f.inForce.sync(n, all)
 	return nil
 }
 
-// sync gives what the elements that it wrote anew have counted.
-func (f *NFTables) sync(n portmap.Network, want elements) (lost map[portmap.Key]uint64, err error) {
-	if err := f.connect(); err != nil {
-		return nil, err
+// builtOtherwise: a table of our name has sets or chains that are not like ours, as
+// this kernel says it: chains with another hook are EOPNOTSUPP; kernels that do not
+// compare sets see keys of a wrong length, EINVAL.
+func builtOtherwise(err error) bool {
+	return errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP)
+}
+
+// trySync also tries it without counters if the kernel has never taken any.
+func (f *NFTables) trySync(n portmap.Network, want elements) error {
+	err := f.sync(n, want)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EEXIST) { // something expired, or somebody else wrote, between reading and writing
+		err = f.sync(n, want)
 	}
-	lost = map[portmap.Key]uint64{}
-	have := map[string][]entry{}
-	for _, name := range mapNames {
-		elements, err := f.readMap(name)
-		if err != nil && !errors.Is(err, unix.ENOENT) { // no such table or map is no fault
-			return nil, err
-		}
-		have[name] = elements
+	if err == nil || f.proved || !f.layout.counters {
+		return err
+	}
+	f.layout.counters = false
+	if f.sync(n, want) != nil {
+		f.layout.counters = true
+		return err
+	}
+	f.logf("firewall: this kernel has no counters in maps: mappings are not counted")
+	return nil
+}
+
+func (f *NFTables) sync(n portmap.Network, want elements) error {
+	if err := f.connect(); err != nil {
+		return err
 	}
 	b := f.conn.begin()
 	f.layout.install(b)
@@ -205,12 +205,15 @@ func (f *NFTables) sync(n portmap.Network, want elements) (lost map[portmap.Key]
 		b.elements(unix.NFT_MSG_NEWSETELEM, ext4, []entry{{key: n.External.AsSlice()}})
 	}
 	for _, name := range mapNames {
-		gone, missing := want.compare(name, have[name], f.now())
-		f.rewrittenIn(name, gone, lost)
+		have, err := f.readSet(name)
+		if err != nil && !errors.Is(err, unix.ENOENT) { // no such table or map is no fault
+			return err
+		}
+		gone, missing := want.compare(name, have, f.now())
 		b.elements(unix.NFT_MSG_DELSETELEM, name, gone)
 		b.elements(unix.NFT_MSG_NEWSETELEM, name, missing)
 	}
-	return lost, f.commit(b)
+	return f.commit(b)
 }
 
 // commit sends the batch. ENOENT and EEXIST are answers to single messages; after

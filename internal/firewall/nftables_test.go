@@ -194,7 +194,7 @@ func TestNFTMany(t *testing.T) {
 	on(t, l, f.Close)
 }
 
-// TestNFTCounters: new connections are counted, across renewals and repairs.
+// TestNFTCounters: new connections are counted, across renewals, repairs and runs.
 func TestNFTCounters(t *testing.T) {
 	l := lab.Start(t)
 	if err := l.Masquerade(lab.Nftables); err != nil {
@@ -217,7 +217,7 @@ func TestNFTCounters(t *testing.T) {
 	want := func(when string, n uint64) {
 		t.Helper()
 		on(t, l, func() error {
-			counters, err := f.Counters()
+			counters, err := f.Packets()
 			if got := counters[m.Key]; got != n {
 				t.Errorf("%s: %d connections counted, want %d", when, got, n)
 			}
@@ -237,6 +237,11 @@ func TestNFTCounters(t *testing.T) {
 	again.Deadline += time.Hour
 	on(t, l, func() error { return f.Sync(home, []portmap.Mapping{again}) })
 	want("after a Sync that wrote the element anew", 5)
+	killed := f
+	t.Cleanup(func() { killed.inForce.flows.Close(); killed.disconnect() })
+	f = openNFT(t, l)
+	on(t, l, func() error { return f.Sync(home, []portmap.Mapping{again}) })
+	want("for the next run", 5)
 	on(t, l, func() error { return f.Change([]portmap.Mapping{again}, nil) })
 	on(t, l, func() error { return f.Change(nil, &again) })
 	want("for the next mapping of the port", 0)

@@ -89,7 +89,7 @@ func TestBatchErrors(t *testing.T) {
 					t.Errorf("the next got %v, want %v", err, want)
 				}
 			}
-			all, err := f.readMap(dnat4)
+			all, err := f.readSet(dnat4)
 			if err != nil || len(all) != 1 {
 				t.Errorf("%d elements (%v), want the one from before", len(all), err)
 			}
@@ -134,7 +134,7 @@ func TestBatchOverrun(t *testing.T) {
 	}
 	all := ports(1000, 3)
 	on(t, l, func() error { return f.Sync(home, all) })
-	if got, err := f.readMap(dnat4); len(got) != 3 || err != nil {
+	if got, err := f.readSet(dnat4); len(got) != 3 || err != nil {
 		t.Errorf("%d elements (%v), want 3", len(got), err)
 	}
 	on(t, l, f.Close)
@@ -192,7 +192,7 @@ func TestNFTAllPorts(t *testing.T) {
 	on(t, l, func() error { return f.Sync(home, all) })
 	on(t, l, func() error { return f.Change(all, nil) })
 	for _, set := range []string{dnat4, snat4} {
-		if left, err := f.readMap(set); err != nil || len(left) != 0 {
+		if left, err := f.readSet(set); err != nil || len(left) != 0 {
 			t.Errorf("%d elements are left in %s (%v)", len(left), set, err)
 		}
 	}

@@ -1,16 +1,18 @@
 package firewall
 
 import (
+	"bytes"
+
 	"github.com/linux-igd/upnpd/internal/portmap"
 )
 
-// Counters gives the packets that each mapping has redirected: the first of
-// every connection, since NAT sees no others. Kernels without counters in maps
-// count nothing.
-func (f *NFTables) Counters() (map[portmap.Key]uint64, error) {
+// Packets gives the packets that each mapping has redirected: the first of
+// every connection, since NAT sees no others. The kernel keeps the number, across
+// renewals and runs. Kernels without counters in maps count nothing.
+func (f *NFTables) Packets() (map[portmap.Key]uint64, error) {
 	packets := map[string]uint64{}
 	for _, name := range []string{dnat4, dnat4from} {
-		elements, err := f.readMap(name)
+		elements, err := f.readSet(name)
 		if err != nil {
 			return nil, err
 		}
@@ -21,53 +23,26 @@ func (f *NFTables) Counters() (map[portmap.Key]uint64, error) {
 	all := map[portmap.Key]uint64{}
 	for k, m := range f.state.active {
 		e := dnat(m)
-		all[k] = f.counted[k] + packets[e.set+string(e.key())]
+		all[k] = packets[e.set+string(e.key())]
 	}
 	return all, nil
 }
 
-// rewritten gives what the elements that a transaction writes anew have counted:
-// their counters begin at zero again.
-func (f *NFTables) rewritten(c changes) map[portmap.Key]uint64 {
-	lost := map[portmap.Key]uint64{}
-	for k, m := range c.active {
-		if have, was := f.state.active[k]; was && m != nil && f.layout.counters {
-			lost[k] = f.packets(dnat(have))
-		}
-	}
-	return lost
-}
-
-// rewrittenIn is rewritten for the elements that Sync takes out of one map.
-func (f *NFTables) rewrittenIn(set string, gone []entry, lost map[portmap.Key]uint64) {
-	packets := map[string]uint64{}
-	for _, e := range gone {
-		if e.packets > 0 {
-			packets[string(e.key)] = e.packets
-		}
-	}
-	if len(packets) == 0 {
-		return
-	}
-	for k, m := range f.state.active {
-		if e := dnat(m); e.set == set {
-			lost[k] += packets[string(e.key())]
-		}
-	}
-}
-
-// addUp keeps what was lost.
-func (f *NFTables) addUp(lost map[portmap.Key]uint64) {
-	for k, n := range lost {
-		if n > 0 {
-			f.counted[k] += n
+// keepCounts lets the elements that a transaction writes anew begin with what
+// they have counted.
+func (f *NFTables) keepCounts(set string, gone, come []entry) {
+	for i := range come {
+		for _, g := range gone {
+			if set != snat4 && f.layout.counters && bytes.Equal(g.key, come[i].key) {
+				come[i].packets = f.packets(set, g.key)
+			}
 		}
 	}
 }
 
 // packets asks the kernel for the counter of one element; 0 when it cannot say.
-func (f *NFTables) packets(e element) uint64 {
-	elements, err := f.read(0, e.set, e.key())
+func (f *NFTables) packets(set string, key []byte) uint64 {
+	elements, err := f.read(0, set, key)
 	if err != nil || len(elements) != 1 {
 		return 0
 	}

@@ -95,6 +95,25 @@ func entries(list []element, set string, now time.Duration) (all []entry) {
 	return all
 }
 
+// mapped reads an element of dnat4 or dnat4from, which was in force at an
+// address; false: it is not one of them.
+func (e entry) mapped(external []byte) (m mapped, ok bool) {
+	k, v := e.key, e.value
+	if len(k) == 12 {
+		m.remote, _ = netip.AddrFromSlice(k[:4])
+		k = k[4:]
+	}
+	address, ok := netip.AddrFromSlice(external)
+	if !ok || len(k) != 8 || len(v) != 8 {
+		return m, false
+	}
+	client, _ := netip.AddrFromSlice(v[:4])
+	m.proto = k[0]
+	m.external = netip.AddrPortFrom(address, binary.BigEndian.Uint16(k[4:]))
+	m.client = netip.AddrPortFrom(client, binary.BigEndian.Uint16(v[4:]))
+	return m, true
+}
+
 // elements knows what is in the maps: every active mapping, and for each source
 // the mappings that share it, the oldest first. That one is in snat4.
 type elements struct {
@@ -227,12 +246,13 @@ func (s elements) all(set string) []element {
 const slack = 2 * time.Second
 
 // compare tells what must go from a map and what must come. An element whose
-// value or timeout is wrong does both.
+// value or timeout is wrong does both, and keeps its count.
 func (s elements) compare(set string, have []entry, now time.Duration) (gone, come []entry) {
 	want := map[string]element{}
 	for _, e := range s.all(set) {
 		want[string(e.key())] = e
 	}
+	packets := map[string]uint64{}
 	seen := map[string]bool{} // a dump may show an element twice while the map grows
 	for _, h := range have {
 		if seen[string(h.key)] {
@@ -245,9 +265,12 @@ func (s elements) compare(set string, have []entry, now time.Duration) (gone, co
 			continue
 		}
 		gone = append(gone, h)
+		packets[string(h.key)] = h.packets
 	}
-	for _, e := range want {
-		come = append(come, e.entry(now))
+	for key, e := range want {
+		n := e.entry(now)
+		n.packets = packets[key]
+		come = append(come, n)
 	}
 	return gone, come
 }
@@ -268,13 +291,17 @@ func (b *batch) elements(what int, set string, list []entry) {
 	}
 }
 
-// listOf writes the entries, or only their keys: to delete or ask for one needs
+// listOf writes entries, or only their keys: to delete or ask for one needs
 // no more.
 func listOf(list []entry, keys bool) (a attributes) {
 	for _, e := range list {
 		elem := attributes(nil).value(unix.NFTA_SET_ELEM_KEY, e.key)
 		if e.expires != 0 && !keys {
-			elem = elem.bytes(unix.NFTA_SET_ELEM_TIMEOUT, binary.BigEndian.AppendUint64(nil, uint64(e.expires/time.Millisecond)))
+			elem = elem.long(unix.NFTA_SET_ELEM_TIMEOUT, uint64(e.expires/time.Millisecond))
+		}
+		if e.packets != 0 && !keys {
+			elem = elem.nest(unix.NFTA_SET_ELEM_EXPR, attributes(nil).text(unix.NFTA_EXPR_NAME, "counter").
+				nest(unix.NFTA_EXPR_DATA, attributes(nil).long(unix.NFTA_COUNTER_PACKETS, e.packets)))
 		}
 		if e.value != nil && !keys {
 			elem = elem.value(unix.NFTA_SET_ELEM_DATA, e.value)

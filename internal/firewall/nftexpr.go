@@ -30,6 +30,10 @@ func (a attributes) number(kind uint16, n uint32) attributes {
 	return a.bytes(kind, binary.BigEndian.AppendUint32(nil, n))
 }
 
+func (a attributes) long(kind uint16, n uint64) attributes {
+	return a.bytes(kind, binary.BigEndian.AppendUint64(nil, n))
+}
+
 func (a attributes) text(kind uint16, s string) attributes {
 	return a.bytes(kind, append([]byte(s), 0))
 }
@@ -64,10 +68,11 @@ func number(b []byte) (n uint64) {
 // text reads a string, which ends with a zero byte.
 func text(b []byte) string { return string(bytes.TrimRight(b, "\x00")) }
 
-// expression is a step of a rule: what the kernel calls it, and its attributes.
-type expression struct {
-	name string
-	data attributes
+// nftRule is a rule in the making: its expressions, as attributes.
+type nftRule struct{ list attributes }
+
+func (r *nftRule) add(name string, data attributes) {
+	r.list = r.list.nest(unix.NFTA_LIST_ELEM, attributes(nil).text(unix.NFTA_EXPR_NAME, name).nest(unix.NFTA_EXPR_DATA, data))
 }
 
 // Registers: a key of several parts stands in consecutive ones, and so does
@@ -77,48 +82,52 @@ const (
 	spare            = 2 // 16 bytes that no key reaches
 )
 
-func meta(key, register uint32) expression {
-	return expression{"meta", attributes(nil).number(unix.NFTA_META_KEY, key).number(unix.NFTA_META_DREG, register)}
+func (r *nftRule) meta(key, register uint32) {
+	r.add("meta", attributes(nil).number(unix.NFTA_META_KEY, key).number(unix.NFTA_META_DREG, register))
 }
 
-// compare ends the rule unless what stands in the first register is data, or
-// is not, by op.
-func compare(op uint32, data []byte) expression {
-	return expression{"cmp", attributes(nil).number(unix.NFTA_CMP_SREG, reg1).number(unix.NFTA_CMP_OP, op).value(unix.NFTA_CMP_DATA, data)}
+// compare ends the rule unless the first register is equal to data, or is not, by
+// op.
+func (r *nftRule) compare(op uint32, data []byte) {
+	r.add("cmp", attributes(nil).number(unix.NFTA_CMP_SREG, reg1).number(unix.NFTA_CMP_OP, op).value(unix.NFTA_CMP_DATA, data))
 }
 
-// payload loads a field of the packet's network or transport header.
-func payload(base, offset, length, register uint32) expression {
-	return expression{"payload", attributes(nil).number(unix.NFTA_PAYLOAD_DREG, register).
-		number(unix.NFTA_PAYLOAD_BASE, base).number(unix.NFTA_PAYLOAD_OFFSET, offset).number(unix.NFTA_PAYLOAD_LEN, length)}
+// field is a part of a packet's header: which one, offset and length.
+type field uint32
+
+const (
+	saddr field = unix.NFT_PAYLOAD_NETWORK_HEADER<<16 | 12<<8 | 4
+	daddr field = unix.NFT_PAYLOAD_NETWORK_HEADER<<16 | 16<<8 | 4
+	sport field = unix.NFT_PAYLOAD_TRANSPORT_HEADER<<16 | 0<<8 | 2
+	dport field = unix.NFT_PAYLOAD_TRANSPORT_HEADER<<16 | 2<<8 | 2
+)
+
+func (r *nftRule) load(f field, register uint32) {
+	r.add("payload", attributes(nil).number(unix.NFTA_PAYLOAD_DREG, register).number(unix.NFTA_PAYLOAD_BASE, uint32(f>>16)).
+		number(unix.NFTA_PAYLOAD_OFFSET, uint32(f>>8&0xff)).number(unix.NFTA_PAYLOAD_LEN, uint32(f&0xff)))
 }
 
 // within ends the rule unless the first register is in the set.
-func within(set string) expression {
-	return expression{"lookup", attributes(nil).number(unix.NFTA_LOOKUP_SREG, reg1).text(unix.NFTA_LOOKUP_SET, set)}
+func (r *nftRule) within(set string) {
+	r.add("lookup", attributes(nil).number(unix.NFTA_LOOKUP_SREG, reg1).text(unix.NFTA_LOOKUP_SET, set))
 }
 
 // lookup replaces the key in the first registers by what the map has for it, or
 // ends the rule.
-func lookup(set string) expression {
-	x := within(set)
-	x.data = x.data.number(unix.NFTA_LOOKUP_DREG, reg1)
-	return x
+func (r *nftRule) lookup(set string) {
+	r.add("lookup", attributes(nil).number(unix.NFTA_LOOKUP_SREG, reg1).number(unix.NFTA_LOOKUP_DREG, reg1).text(unix.NFTA_LOOKUP_SET, set))
 }
 
-// loadMark and storeMark copy the connection's mark.
-func loadMark(register uint32) expression {
-	return expression{"ct", attributes(nil).number(unix.NFTA_CT_KEY, unix.NFT_CT_MARK).number(unix.NFTA_CT_DREG, register)}
-}
-
-func storeMark(register uint32) expression {
-	return expression{"ct", attributes(nil).number(unix.NFTA_CT_KEY, unix.NFT_CT_MARK).number(unix.NFTA_CT_SREG, register)}
+// mark copies the connection's mark to a register, or from it: where is
+// unix.NFTA_CT_DREG or unix.NFTA_CT_SREG.
+func (r *nftRule) mark(where uint16, register uint32) {
+	r.add("ct", attributes(nil).number(unix.NFTA_CT_KEY, unix.NFT_CT_MARK).number(where, register))
 }
 
 // bitwise makes a register (register and mask) xor xor.
-func bitwise(register, mask, xor uint32) expression {
-	return expression{"bitwise", attributes(nil).number(unix.NFTA_BITWISE_SREG, register).number(unix.NFTA_BITWISE_DREG, register).
-		number(unix.NFTA_BITWISE_LEN, 4).value(unix.NFTA_BITWISE_MASK, host32(mask)).value(unix.NFTA_BITWISE_XOR, host32(xor))}
+func (r *nftRule) bitwise(register, mask, xor uint32) {
+	r.add("bitwise", attributes(nil).number(unix.NFTA_BITWISE_SREG, register).number(unix.NFTA_BITWISE_DREG, register).
+		number(unix.NFTA_BITWISE_LEN, 4).value(unix.NFTA_BITWISE_MASK, host32(mask)).value(unix.NFTA_BITWISE_XOR, host32(xor)))
 }
 
 // host32 is a number as the kernel has its own integers, such as marks.
@@ -126,8 +135,8 @@ func host32(n uint32) []byte { return binary.NativeEndian.AppendUint32(nil, n) }
 
 // nat changes the packet's destination or source into what the first registers
 // hold.
-func nat(kind uint32) expression {
-	return expression{"nat", attributes(nil).number(unix.NFTA_NAT_TYPE, kind).number(unix.NFTA_NAT_FAMILY, unix.NFPROTO_IPV4).
+func (r *nftRule) nat(kind uint32) {
+	r.add("nat", attributes(nil).number(unix.NFTA_NAT_TYPE, kind).number(unix.NFTA_NAT_FAMILY, unix.NFPROTO_IPV4).
 		number(unix.NFTA_NAT_REG_ADDR_MIN, reg1).number(unix.NFTA_NAT_REG_PROTO_MIN, reg2).
-		number(unix.NFTA_NAT_FLAGS, unix.NF_NAT_RANGE_PROTO_SPECIFIED)}
+		number(unix.NFTA_NAT_FLAGS, unix.NF_NAT_RANGE_PROTO_SPECIFIED))
 }

@@ -1,10 +1,6 @@
 package firewall
 
-import (
-	"slices"
-
-	"golang.org/x/sys/unix"
-)
+import "golang.org/x/sys/unix"
 
 // Names, priorities and the mark of the table, all in this one place.
 const (
@@ -15,6 +11,8 @@ const (
 	snat4     = "snat4"     // client . protocol . internal port : external address . external port
 
 	prerouting, postrouting = "prerouting", "postrouting" // chains
+
+	rulesPerChain = 2 // in either
 
 	preroutingPriority  = -99 // dstnat + 1: after the administrator's own redirects
 	postroutingPriority = 99  // srcnat - 1: before masquerading
@@ -67,19 +65,17 @@ func concat(parts ...datatype) (kind, length uint32) {
 func (l layout) install(b *batch) {
 	table := attributes(nil).text(unix.NFTA_TABLE_NAME, tableName)
 	b.add(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, table.number(unix.NFTA_TABLE_FLAGS, 0))
-	b.addSet(ext4, 0, ipAddr)
+	b.add(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, b.set(ext4, 0, ipAddr))
 	b.addMap(dnat4, l.counters, inetProto, inetService)
 	b.addMap(dnat4from, l.counters, ipAddr, inetProto, inetService)
 	b.addMap(snat4, false, ipAddr, inetProto, inetService)
 	b.addChain(prerouting, unix.NF_INET_PRE_ROUTING, preroutingPriority)
 	b.addChain(postrouting, unix.NF_INET_POST_ROUTING, postroutingPriority)
-	b.add(unix.NFT_MSG_DELRULE, 0, table) // all of them
-	for _, r := range l.prerouting() {
-		b.addRule(prerouting, r)
-	}
-	for _, r := range l.postrouting() {
-		b.addRule(postrouting, r)
-	}
+	b.add(unix.NFT_MSG_DELRULE, 0, table)      // all of them
+	b.addRule(prerouting, redirect(dnat4from)) // a specific RemoteHost matches first
+	b.addRule(prerouting, redirect(dnat4))
+	b.addRule(postrouting, l.source())
+	b.addRule(postrouting, l.hairpin())
 }
 
 // setHead names a set of our table; NEWSET, and messages about elements, agree
@@ -88,11 +84,8 @@ func setHead(name string) attributes {
 	return attributes(nil).text(unix.NFTA_SET_TABLE, tableName).text(unix.NFTA_SET_NAME, name)
 }
 
-func (b *batch) addSet(name string, flags uint32, key ...datatype) {
-	b.add(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, b.set(name, flags, key))
-}
-
-func (b *batch) set(name string, flags uint32, key []datatype) attributes {
+// set describes a set; its number is only for this transaction.
+func (b *batch) set(name string, flags uint32, key ...datatype) attributes {
 	kind, length := concat(key...)
 	return setHead(name).number(unix.NFTA_SET_FLAGS, flags).number(unix.NFTA_SET_KEY_TYPE, kind).
 		number(unix.NFTA_SET_KEY_LEN, length).number(unix.NFTA_SET_ID, b.seq)
@@ -101,7 +94,7 @@ func (b *batch) set(name string, flags uint32, key []datatype) attributes {
 // addMap adds a map from key to address and port.
 func (b *batch) addMap(name string, counters bool, key ...datatype) {
 	kind, length := concat(ipAddr, inetService)
-	a := b.set(name, unix.NFT_SET_MAP|unix.NFT_SET_TIMEOUT|setConcat, key).
+	a := b.set(name, unix.NFT_SET_MAP|unix.NFT_SET_TIMEOUT|setConcat, key...).
 		number(unix.NFTA_SET_DATA_TYPE, kind).number(unix.NFTA_SET_DATA_LEN, length)
 	var fields attributes // nft crashes without them
 	for _, part := range key {
@@ -121,67 +114,69 @@ func (b *batch) addChain(name string, hook uint32, priority int32) {
 		text(unix.NFTA_CHAIN_TYPE, "nat"))
 }
 
-func (b *batch) addRule(chain string, rule []expression) {
-	var list attributes
-	for _, x := range rule {
-		list = list.nest(unix.NFTA_LIST_ELEM, attributes(nil).text(unix.NFTA_EXPR_NAME, x.name).nest(unix.NFTA_EXPR_DATA, x.data))
-	}
+func (b *batch) addRule(chain string, r nftRule) {
 	b.add(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, attributes(nil).
-		text(unix.NFTA_RULE_TABLE, tableName).text(unix.NFTA_RULE_CHAIN, chain).nest(unix.NFTA_RULE_EXPRESSIONS, list))
+		text(unix.NFTA_RULE_TABLE, tableName).text(unix.NFTA_RULE_CHAIN, chain).nest(unix.NFTA_RULE_EXPRESSIONS, r.list))
 }
 
-// Fields of packet headers.
-func saddr(register uint32) expression {
-	return payload(unix.NFT_PAYLOAD_NETWORK_HEADER, 12, 4, register)
-}
-
-func daddr(register uint32) expression {
-	return payload(unix.NFT_PAYLOAD_NETWORK_HEADER, 16, 4, register)
-}
-
-func sport(register uint32) expression {
-	return payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 0, 2, register)
-}
-
-func dport(register uint32) expression {
-	return payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, register)
-}
-
-func l4proto(register uint32) expression { return meta(unix.NFT_META_L4PROTO, register) }
-
-// prerouting redirects what comes to the uplink's address, from the internet
-// and from the LAN alike. The lookup stands before the mark, so that only what
-// has an entry gets it. A specific RemoteHost matches first.
-func (l layout) prerouting() [][]expression {
-	to := append(ipv4(), daddr(reg1), within(ext4))
-	return [][]expression{
-		slices.Concat(to, []expression{saddr(reg1), l4proto(reg2), dport(reg3), lookup(dnat4from)}, redirect()),
-		slices.Concat(to, []expression{l4proto(reg1), dport(reg2), lookup(dnat4)}, redirect()),
+// redirect makes a rule of prerouting: what comes to the uplink's address, from
+// the internet and from the LAN alike, goes where the map says. The lookup stands
+// before the mark, so that only what has an entry gets it.
+func redirect(set string) (r nftRule) {
+	r.ipv4()
+	r.load(daddr, reg1)
+	r.within(ext4)
+	if set == dnat4from {
+		r.load(saddr, reg1)
+		r.meta(unix.NFT_META_L4PROTO, reg2)
+		r.load(dport, reg3)
+	} else {
+		r.meta(unix.NFT_META_L4PROTO, reg1)
+		r.load(dport, reg2)
 	}
-}
-
-// postrouting lets a mapped host's own packets leave from the mapped port
-// (SPEC WIP-25), and makes the answer to a LAN host that used the external
-// address come back through the router.
-func (l layout) postrouting() [][]expression {
-	out, in := meta(unix.NFT_META_OIFNAME, reg1), meta(unix.NFT_META_IIFNAME, reg1)
-	uplink := make([]byte, unix.IFNAMSIZ)
-	copy(uplink, l.uplink)
-	is, isNot := compare(unix.NFT_CMP_EQ, uplink), compare(unix.NFT_CMP_NEQ, uplink)
-	return [][]expression{
-		slices.Concat([]expression{out, is}, ipv4(),
-			[]expression{saddr(reg1), l4proto(reg2), sport(reg3), lookup(snat4), nat(unix.NFT_NAT_SNAT)}),
-		slices.Concat([]expression{in, isNot, out, isNot}, ipv4(),
-			[]expression{loadMark(reg1), bitwise(reg1, connMark, 0), compare(unix.NFT_CMP_NEQ, host32(0)), {name: "masq"}}),
-	}
-}
-
-func ipv4() []expression {
-	return []expression{meta(unix.NFT_META_NFPROTO, reg1), compare(unix.NFT_CMP_EQ, []byte{unix.NFPROTO_IPV4})}
-}
-
-// redirect marks the connection and sends it where the lookup said.
-func redirect() []expression {
 	const others = ^uint32(connMark)
-	return []expression{loadMark(spare), bitwise(spare, others, connMark), storeMark(spare), nat(unix.NFT_NAT_DNAT)}
+	r.lookup(set)
+	r.mark(unix.NFTA_CT_DREG, spare)
+	r.bitwise(spare, others, connMark)
+	r.mark(unix.NFTA_CT_SREG, spare)
+	r.nat(unix.NFT_NAT_DNAT)
+	return r
+}
+
+// source lets a mapped host's own packets leave from the mapped port (SPEC
+// WIP-25).
+func (l layout) source() (r nftRule) {
+	r.device(unix.NFT_META_OIFNAME, unix.NFT_CMP_EQ, l.uplink)
+	r.ipv4()
+	r.load(saddr, reg1)
+	r.meta(unix.NFT_META_L4PROTO, reg2)
+	r.load(sport, reg3)
+	r.lookup(snat4)
+	r.nat(unix.NFT_NAT_SNAT)
+	return r
+}
+
+// hairpin makes the answer to a LAN host that used the external address come back
+// through the router.
+func (l layout) hairpin() (r nftRule) {
+	r.device(unix.NFT_META_IIFNAME, unix.NFT_CMP_NEQ, l.uplink)
+	r.device(unix.NFT_META_OIFNAME, unix.NFT_CMP_NEQ, l.uplink)
+	r.ipv4()
+	r.mark(unix.NFTA_CT_DREG, reg1)
+	r.bitwise(reg1, connMark, 0)
+	r.compare(unix.NFT_CMP_NEQ, host32(0))
+	r.add("masq", nil)
+	return r
+}
+
+func (r *nftRule) ipv4() {
+	r.meta(unix.NFT_META_NFPROTO, reg1)
+	r.compare(unix.NFT_CMP_EQ, []byte{unix.NFPROTO_IPV4})
+}
+
+func (r *nftRule) device(key, op uint32, name string) {
+	padded := make([]byte, unix.IFNAMSIZ)
+	copy(padded, name)
+	r.meta(key, reg1)
+	r.compare(op, padded)
 }

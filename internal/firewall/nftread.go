@@ -12,10 +12,10 @@ import (
 // errInterrupted says that what was read changed meanwhile, again and again.
 var errInterrupted = errors.New("interrupted by changes")
 
-// readMap gives all elements of one of our maps.
-func (f *NFTables) readMap(name string) ([]entry, error) { return f.read(netlink.Dump, name, nil) }
+// readSet gives all elements of one of our sets or maps.
+func (f *NFTables) readSet(name string) ([]entry, error) { return f.read(netlink.Dump, name, nil) }
 
-// read asks for the elements of a map, or for the one with that key.
+// read asks for the elements of a set, or for the one with that key.
 func (f *NFTables) read(flags netlink.HeaderFlags, set string, key []byte) ([]entry, error) {
 	which := setHead(set)
 	if key != nil {
@@ -23,13 +23,13 @@ func (f *NFTables) read(flags netlink.HeaderFlags, set string, key []byte) ([]en
 	}
 	replies, err := f.ask(unix.NFT_MSG_GETSETELEM, flags, which)
 	if err != nil {
-		return nil, fmt.Errorf("read map %s: %w", set, err)
+		return nil, fmt.Errorf("read set %s: %w", set, err)
 	}
 	var all []entry
 	for _, m := range replies {
 		d, err := netlink.NewAttributeDecoder(attribute(m.Data[nfgenmsg:], unix.NFTA_SET_ELEM_LIST_ELEMENTS))
 		if err != nil {
-			return nil, fmt.Errorf("read map %s: %w", set, err)
+			return nil, fmt.Errorf("read set %s: %w", set, err)
 		}
 		for d.Next() {
 			all = append(all, readElement(d.Bytes()))
