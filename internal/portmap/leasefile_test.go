@@ -2,6 +2,7 @@ package portmap_test
 
 import (
 	"fmt"
+	"hash/crc32"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -80,6 +81,49 @@ func TestLeaseFile(t *testing.T) {
 	}
 	if got, bad, err = next.Read(); !slices.Equal(got, want) || bad != nil || err != nil {
 		t.Errorf("after a reboot\n%+v\nwant\n%+v\n%v %v", got, want, bad, err)
+	}
+}
+
+// TestWallClock: when the file says that leases end is for people. Whatever it
+// says, the same mappings are read (issue 4, point 1: jumps of years).
+func TestWallClock(t *testing.T) {
+	f, want := leaseFile(t), hostile()
+	if err := f.Write(want); err != nil {
+		t.Fatal(err)
+	}
+	written, err := os.ReadFile(f.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSuffix(string(written), "\n"), "\n")
+	next := *f
+	next.BootID, next.Now = "boot-2", func() time.Duration { return 7 * time.Second }
+	for _, boot := range []*portmap.LeaseFile{f, &next} {
+		want, _, _ := boot.Read()
+		for _, expiry := range []string{"1970-01-01T00:00:00Z", "2199-12-31T23:59:59Z", "-"} {
+			var changed strings.Builder
+			for i, line := range lines {
+				words := strings.SplitN(line, " ", 14)
+				if i > 0 {
+					if _, err := time.Parse(time.RFC3339, words[12]); err != nil {
+						t.Fatalf("column 13 of %q: %v", line, err)
+					}
+					words[12] = expiry
+				}
+				text := strings.Join(words[1:], " ")
+				fmt.Fprintf(&changed, "%08x %s\n", crc32.ChecksumIEEE([]byte(text)), text)
+			}
+			if err := os.WriteFile(f.Path, []byte(changed.String()), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			got, bad, err := boot.Read()
+			if !slices.Equal(got, want) || len(want) != len(lines)-1 || bad != nil || err != nil {
+				t.Errorf("%s, %s: read\n%+v\nwant\n%+v\n%v %v", boot.BootID, expiry, got, want, bad, err)
+			}
+		}
+		if err := os.WriteFile(f.Path, written, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
