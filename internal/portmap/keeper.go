@@ -7,9 +7,11 @@ import (
 )
 
 // How often a Keeper writes. A second after it was granted, a mapping shall be in
-// the file, so the pause leaves time to write it.
+// the file. It may have been granted just after a write began, so the next one
+// must end within that second: 200 ms are for waiting for the kernel, whose
+// changes come first, and for the disk.
 const (
-	saveEvery = 950 * time.Millisecond
+	saveEvery = 800 * time.Millisecond
 	saveRetry = 30 * time.Second // at most, after errors
 )
 
@@ -52,7 +54,7 @@ func (k *Keeper) Fault() string {
 	return ""
 }
 
-// Run writes at once after a change, but not more often than every 950 ms, until
+// Run writes at once after a change, but not more often than every 800 ms, until
 // ctx ends, and then once more. What could not be written is tried again.
 func (k *Keeper) Run(ctx context.Context) {
 	defer k.save()
