@@ -47,6 +47,7 @@ func Run(ctx context.Context, cfg *config.Config, o Options) error {
 type system struct {
 	follow     func(uplink wan.Uplink, intifs []string, logf func(string, ...any)) (follower, error)
 	firewall   func(ctx context.Context, cfg *config.Config, log *Log) (fw firewallBackend, name string, err error)
+	sweep      func(ctx context.Context, firewall string, log *Log) error // removes what the other firewall has left
 	inUse      func(portmap.Protocol, uint16) (bool, error)
 	lock       func() (io.Closer, error) // held by the one daemon of the machine
 	bootID     func() string
@@ -124,7 +125,7 @@ func run(ctx context.Context, cfg *config.Config, o Options, sys system) (err er
 		return err
 	}
 	if d.fw, d.fwName, err = sys.firewall(d.ctx, cfg, d.Log); err == nil {
-		err = d.fw.Start()
+		err = errors.Join(sys.sweep(d.ctx, d.fwName, d.Log), d.fw.Start())
 	}
 	if err != nil {
 		devices.Close()

@@ -25,8 +25,14 @@ var linux = system{
 		return wan.Follow(uplink, intifs, portmap.BootTime, logf)
 	},
 	firewall: openFirewall,
-	inUse:    inUse(),
-	lock:     lock,
+	sweep: func(ctx context.Context, used string, log *Log) error {
+		if used == string(config.FirewallNFTables) {
+			return firewall.RemoveChains(ctx, log.Infof)
+		}
+		return firewall.RemoveTable(log.Infof)
+	},
+	inUse: inUse(),
+	lock:  lock,
 	bootID: func() string {
 		id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 		return strings.TrimSpace(string(id))

@@ -145,6 +145,7 @@ func startLoopback(t *testing.T, args ...string) *loopback {
 			defer w.mu.Unlock()
 			return &playedFirewall{Firewall: portmaptest.New(t), w: w}, "played", nil
 		},
+		sweep: func(context.Context, string, *Log) error { return nil },
 		inUse: func(_ portmap.Protocol, port uint16) (bool, error) { return port == 16000, nil },
 		portFree: func(string, uint16) error {
 			w.mu.Lock()

@@ -268,3 +268,37 @@ func TestOtherLeaseFile(t *testing.T) {
 		t.Errorf("status does not name the file:\n%s", status)
 	}
 }
+
+// TestOtherFirewall: after a crash the next run uses another firewall. The
+// mappings go on there, and what the first has left is gone.
+func TestOtherFirewall(t *testing.T) {
+	for _, v := range [][2]string{
+		{lab.Nftables, "iptables-legacy"}, {lab.Nftables, "iptables-nft"},
+		{"iptables-legacy", lab.Nftables}, {"iptables-nft", lab.Nftables},
+	} {
+		t.Run(v[0]+" to "+v[1], func(t *testing.T) {
+			t.Parallel()
+			w := startInLab(t, v[0])
+			if v[0] != lab.Nftables { // what its forward chain needs for the other
+				w.Router.Run(t, v[0], "-I", "FORWARD", "-m", "connmark", "--mark", "0x10000000/0x10000000", "-j", "ACCEPT")
+			}
+			w.client(1).add("TCP", 18080, w.served(), 0)
+			w.client(1).add("UDP", 18081, w.served(), 0)
+			if got := w.answers(18081); got != 1 {
+				t.Fatalf("host %d answers", got)
+			}
+			w.kept(2)
+			w.daemon.Kill()
+			w.iptables = v[1]
+			w.restart()
+			if got := w.reaches("TCP", 18080); got != 1 {
+				t.Errorf("host %d is reached by the other firewall", got)
+			}
+			if after := w.Rules(v[0]); strings.Contains(after, "table inet upnpd") && v[0] == lab.Nftables ||
+				strings.Contains(after, "UPNPD") && v[0] != lab.Nftables {
+				t.Errorf("the first has left\n%s", after)
+			}
+			until(t, "new connections pass", func() bool { return w.answers(18081) == 1 })
+		})
+	}
+}
