@@ -2,13 +2,17 @@ package ctl
 
 import (
 	"encoding/json"
+	"net/netip"
 	"regexp"
+	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/linux-igd/upnpd/internal/portmap"
+	"github.com/linux-igd/upnpd/internal/portmap/portmaptest"
 	"github.com/linux-igd/upnpd/internal/wan"
 )
 
@@ -139,6 +143,23 @@ func TestListJSON(t *testing.T) {
 	}
 	if m = got.Mappings[3]; m.Description != nil {
 		t.Errorf("got %+v, want null for no description", m)
+	}
+}
+
+// The order is that of protocol, port and remote host, as numbers.
+func TestListOrder(t *testing.T) {
+	all := make([]portmap.Mapping, 500)
+	for i := range all {
+		n := uint32(i) * 2654435761 // Knuth's multiplicative hash
+		k := portmap.Key{Protocol: []portmap.Protocol{portmap.UDP, portmap.TCP}[n>>31], ExternalPort: uint16(n>>20)&15 + 1}
+		if n&(1<<16) != 0 {
+			k.RemoteHost = netip.AddrFrom4([4]byte{11, byte(n >> 8), 0, byte(n)})
+		}
+		all[i].Key = k
+	}
+	sort.Sort(byKey(all))
+	if !slices.IsSortedFunc(all, portmaptest.Compare) {
+		t.Error("not sorted")
 	}
 }
 
