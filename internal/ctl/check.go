@@ -186,6 +186,6 @@ func check(all []finding, json bool) (code int, text []byte) {
 	if json {
 		return code, document("findings passed warnings failures", append(rows, ']'), count[0], count[1], count[2])
 	}
-	t.line("%d passed, %d warnings, %d failures", count[0], count[1], count[2])
+	t.line("passed: %d, warnings: %d, failures: %d", count[0], count[1], count[2])
 	return code, t.align(0)
 }

@@ -128,13 +128,13 @@ var rank = map[string]string{"PASS": "0", "WARN": "1", "FAIL": "2"}
 // live is a fact only when it is asked for.
 func TestCheckLive(t *testing.T) {
 	w := newWorld(t)
-	if got := w.says(0, "10 passed, 0 warnings, 0 failures", "check"); strings.Contains(got, "live") {
+	if got := w.says(0, "passed: 10, warnings: 0, failures: 0", "check"); strings.Contains(got, "live") {
 		t.Errorf("nobody asked for live:\n%s", got)
 	}
 	w.says(0, "PASS  live ", "check", "--live")
 	w.daemon.facts.Route = "ppp0"
-	w.says(1, "9 passed, 1 warnings, 0 failures", "check")
+	w.says(1, "passed: 9, warnings: 1, failures: 0", "check")
 	w.says(1, `"passed":9,"warnings":1,"failures":0`, "check", "--json")
 	w.daemon.facts.Uplink.Up = false
-	w.says(2, "7 passed, 1 warnings, 1 failures", "check") // nothing to say of the address
+	w.says(2, "passed: 7, warnings: 1, failures: 1", "check") // nothing to say of the address
 }

@@ -120,7 +120,7 @@ func (s *Server) answer(ctx context.Context, r *request) (code int, text []byte)
 	case "flush":
 		n := s.Table.Len()
 		s.Table.Flush()
-		t.line("%d mappings deleted", n)
+		t.line("mappings deleted: %d", n)
 	case "export":
 		s.export(&t, r.has("remote-host"))
 	}
