@@ -35,10 +35,7 @@ type generation struct {
 func (d *daemon) serve(ctx context.Context, devices follower) (*successor, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	g := d.newGeneration(devices)
-	if d.cfg.IdleTimeout > 0 {
-		v := &vanished{table: d.table, routing: devices, now: portmap.BootTime, idle: d.cfg.IdleTimeout}
-		go v.run(ctx, d.Log.Warnf)
-	}
+	defer d.watchClients(devices)()
 	states := make(chan wan.State, 1)
 	failed := make(chan error, 1)
 	go func() {

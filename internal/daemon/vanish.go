@@ -26,10 +26,30 @@ type traffic struct {
 	since   time.Duration
 }
 
-// Run looks at the clients from time to time until ctx ends. The kernel asks
+// watchClients begins to look for clients that have left, if the configuration
+// wants that, until the result is called: nobody may tell the table of them once
+// the firewall is closed.
+func (d *daemon) watchClients(r routing) (stop func()) {
+	if d.cfg.IdleTimeout == 0 {
+		return func() {}
+	}
+	v := &vanished{table: d.table, routing: r, now: portmap.BootTime, idle: d.cfg.IdleTimeout}
+	ctx, cancel := context.WithCancel(d.ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		v.run(ctx, d.Log.Warnf)
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
+// run looks at the clients from time to time until ctx ends. The kernel asks
 // them; a host that it cannot find for the whole of idle is gone.
 func (v *vanished) run(ctx context.Context, logf func(string, ...any)) {
-	v.gone, v.heard = map[netip.Addr]time.Duration{}, map[portmap.Key]traffic{}
+	v.gone = map[netip.Addr]time.Duration{}
 	every := min(max(v.idle/8, time.Second), 30*time.Second)
 	for failing := false; ; {
 		select {
@@ -85,23 +105,21 @@ func (v *vanished) look() error {
 // revoke ends the mappings that have been useless for long enough.
 func (v *vanished) revoke(now time.Duration) error {
 	if len(v.gone) == 0 {
-		clear(v.heard)
 		return nil
 	}
 	packets, err := v.table.Packets()
 	if err != nil {
 		return err
 	}
+	heard := make(map[portmap.Key]traffic, len(packets))
 	for k, n := range packets {
-		if t, known := v.heard[k]; !known || t.packets != n {
-			v.heard[k] = traffic{n, now}
+		t, known := v.heard[k]
+		if !known || t.packets != n {
+			t = traffic{n, now}
 		}
+		heard[k] = t
 	}
-	for k := range v.heard {
-		if _, there := packets[k]; !there {
-			delete(v.heard, k)
-		}
-	}
+	v.heard = heard
 	_, err = v.table.Revoke(func(m *portmap.Mapping) bool {
 		left, ok := v.gone[m.Client]
 		t, counted := v.heard[m.Key]
