@@ -176,31 +176,6 @@ func TestLab(t *testing.T) {
 	}
 }
 
-// TestKillAndRestart: the rules of a killed daemon are gone after the next
-// start.
-func TestKillAndRestart(t *testing.T) {
-	for _, v := range variants {
-		t.Run(v, func(t *testing.T) {
-			w := startInLab(t, v)
-			w.client(1).add("TCP", 18080, w.served(), 0)
-			w.daemon.Kill()
-			if w.reaches("TCP", 18080) != 1 {
-				t.Fatal("the killed daemon's rule is gone already: this test shows nothing")
-			}
-			w.hosts = map[int]*controlPoint{}
-			w.start()
-			if got := w.reaches("TCP", 18080); got != 0 {
-				t.Errorf("after the restart host %d is reached", got)
-			}
-			if code := w.client(2).add("TCP", 18080, w.served(), 0); code != 0 {
-				t.Errorf("AddPortMapping after the restart: error %d", code)
-			}
-			w.daemon.Stop(t)
-			w.wantNoRules()
-		})
-	}
-}
-
 // TestFlushedRules: a change repairs what somebody flushed, and HUP does.
 func TestFlushedRules(t *testing.T) {
 	for _, v := range iptablesVariants {

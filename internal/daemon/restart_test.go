@@ -235,6 +235,9 @@ func TestNotRestored(t *testing.T) {
 		if got := w.redirects(); len(got) != 1 {
 			t.Errorf("the kernel has %q", got)
 		}
+		if code := w.client(2).add("UDP", 18080, w.served(), 0); code != 0 || w.answers(18080) != 2 {
+			t.Errorf("another host takes the port: error %d", code)
+		}
 	})
 }
 
