@@ -118,9 +118,7 @@ func (s *Server) answer(ctx context.Context, r *request) (code int, text []byte)
 	case "delete":
 		return s.remove(r)
 	case "flush":
-		n := s.Table.Len()
-		s.Table.Flush()
-		t.line("mappings deleted: %d", n)
+		t.line("mappings deleted: %d", s.Table.Flush())
 	case "export":
 		s.export(&t, r.has("remote-host"))
 	}

@@ -303,8 +303,8 @@ func (t *Table) Sync() {
 	t.sync()
 }
 
-// Flush ends all mappings (linux-igd's SIGUSR1).
-func (t *Table) Flush() {
+// Flush ends all mappings (linux-igd's SIGUSR1), and gives their number.
+func (t *Table) Flush() int {
 	t.mu.Lock()
 	defer t.unlock()
 	n := len(t.order)
@@ -314,6 +314,7 @@ func (t *Table) Flush() {
 	t.sync()
 	t.logf("Flush: %d mappings deleted", n)
 	t.decide(Decision{What: "delete all mappings", Verdict: fmt.Sprintf("%d deleted", n)})
+	return n
 }
 
 // Run ends leases when they are due and repairs the kernel after a failure. It
