@@ -277,7 +277,7 @@ func TestRefusedNetwork(t *testing.T) {
 		for what, change := range map[string]func(){
 			"SetNetwork": func() { w.SetNetwork(portmap.Network{External: peer1, LANs: home.LANs}) },
 			"Sync":       func() { w.fw.Lose(); w.Sync() },
-			"Flush":      w.Flush,
+			"Flush":      func() { w.Flush() },
 		} {
 			w.fw.Refuse(1)
 			calls := w.fw.Calls()
