@@ -129,7 +129,9 @@ func watched(t *testing.T, body func(*testing.T, *vanishing)) {
 		v := &vanishing{fw: portmaptest.New(t), states: map[netip.Addr]wan.NeighborState{}, packets: map[portmap.Key]uint64{}}
 		began := time.Now()
 		now := func() time.Duration { return time.Since(began) }
-		logf := func(format string, args ...any) { v.set(func() { v.log = append(v.log, fmt.Sprintf(format, args...)) }) }
+		logf := func(format string, args ...any) {
+			v.set(func() { v.log = append(v.log, fmt.Sprintf(format, args...)) })
+		}
 		v.Table = portmap.New(portmap.Config{
 			Firewall: counted{v.fw, v}, Now: now, Logf: logf,
 			Policy: portmap.Policy{Secure: true, MaxLease: 24 * time.Hour, MaxMappings: 10, MaxPerClient: 10},
