@@ -61,8 +61,9 @@ type crasher struct {
 func newCrasher(t *testing.T, router string, seed uint64) *crasher {
 	c := &crasher{inLab: raise(t, router), rng: rand.New(rand.NewPCG(seed, 0))}
 	c.launch()
-	for n := 1; n <= 2; n++ {
-		c.clients = append(c.clients, newCrashClient(n, c.client(n), rand.New(rand.NewPCG(seed, uint64(n)))))
+	for i := range 4 { // two on each host
+		port := crashPort + uint16(i)*crashPorts
+		c.clients = append(c.clients, newCrashClient(1+i%2, port, c.client(1+i%2), rand.New(rand.NewPCG(seed, uint64(i)))))
 	}
 	return c
 }
@@ -86,7 +87,10 @@ func (c *crasher) run(kills int) {
 	}
 	c.serve()
 	c.reached()
-	acks := c.clients[0].acks + c.clients[1].acks
+	acks := 0
+	for _, client := range c.clients {
+		acks += client.acks
+	}
 	slices.Sort(c.starts)
 	c.t.Logf("%d kills, %d acknowledgements, of which %d could not be undone; restarts: median %v, longest %v", kills, acks,
 		c.certain, c.starts[len(c.starts)/2].Round(time.Millisecond), c.starts[len(c.starts)-1].Round(time.Millisecond))
@@ -207,7 +211,7 @@ func (c *crasher) load(life time.Duration, early bool, kill func()) {
 func (c *crasher) reached() {
 	c.t.Helper()
 	tried := map[int]int{}
-	for n, client := range c.clients {
+	for _, client := range c.clients {
 		for _, k := range client.keys {
 			leads := client.may[k][0]
 			if k.RemoteHost.IsValid() {
@@ -219,7 +223,7 @@ func (c *crasher) reached() {
 			}
 			want := 0
 			if leads.enabled {
-				want = n + 1
+				want = client.host
 			}
 			if want > 0 && leads.internal != c.served() || tried[want] == 3 {
 				continue

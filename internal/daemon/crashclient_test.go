@@ -54,9 +54,10 @@ type answer struct {
 	sure  bool
 }
 
-// crashClient is a host that asks without rest, and knows what it was told. Its
+// crashClient is a program on a host that asks without rest, and knows what it was told. Its
 // keys are its own.
 type crashClient struct {
+	host int
 	cp   *controlPoint
 	rng  *rand.Rand
 	keys []portmap.Key
@@ -65,18 +66,18 @@ type crashClient struct {
 	acks int
 }
 
-// Ports of a client: few, so that the same ones come and go.
+// Ports of the first client, and how many each has: few, so that the same ones come and go.
 const (
 	crashPort  = 20000
 	crashPorts = 12
 )
 
-func newCrashClient(n int, cp *controlPoint, rng *rand.Rand) *crashClient {
-	c := &crashClient{cp: cp, rng: rng, may: map[portmap.Key][]mapState{}, told: map[portmap.Key][]answer{}}
-	for port := range uint16(crashPorts) {
+func newCrashClient(host int, first uint16, cp *controlPoint, rng *rand.Rand) *crashClient {
+	c := &crashClient{host: host, cp: cp, rng: rng, may: map[portmap.Key][]mapState{}, told: map[portmap.Key][]answer{}}
+	for port := first; port < first+crashPorts; port++ {
 		for _, proto := range []portmap.Protocol{portmap.TCP, portmap.UDP} {
 			for _, remote := range []netip.Addr{{}, netip.MustParseAddr(lab.InternetAddr), netip.MustParseAddr("11.0.0.9")} {
-				k := portmap.Key{Protocol: proto, ExternalPort: crashPort + uint16(n)*1000 + port, RemoteHost: remote}
+				k := portmap.Key{Protocol: proto, ExternalPort: port, RemoteHost: remote}
 				c.keys = append(c.keys, k)
 				c.may[k] = []mapState{{}}
 			}
