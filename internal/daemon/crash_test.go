@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -15,6 +16,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/linux-igd/upnpd/internal/lab"
 	"github.com/linux-igd/upnpd/internal/portmap"
@@ -69,17 +72,17 @@ func newCrasher(t *testing.T, router string, seed uint64) *crasher {
 }
 
 func (c *crasher) run(kills int) {
-	c.load(time.Second, false, c.daemon.Kill)
+	c.load(time.Second, false, false, c.daemon.Kill)
 	for range kills - 1 {
 		switch c.rng.IntN(4) {
 		case 0: // it dies before it serves, or soon after
-			c.load(time.Duration(c.rng.IntN(100))*time.Millisecond, true, c.spawn())
+			c.load(time.Duration(c.rng.IntN(100))*time.Millisecond, true, false, c.spawn())
 		case 1: // the file is written again
 			c.serve()
-			c.load(time.Second+time.Duration(c.rng.IntN(1000))*time.Millisecond, false, c.daemon.Kill)
+			c.load(time.Second+time.Duration(c.rng.IntN(1000))*time.Millisecond, false, c.rng.IntN(2) == 0, c.daemon.Kill)
 		default:
 			c.serve()
-			c.load(time.Duration(c.rng.IntN(700))*time.Millisecond, false, c.daemon.Kill)
+			c.load(time.Duration(c.rng.IntN(700))*time.Millisecond, false, c.rng.IntN(4) == 0, c.daemon.Kill)
 		}
 		if c.t.Failed() {
 			return
@@ -169,8 +172,23 @@ func (c *crasher) serve() {
 	}
 }
 
-// load has the clients work, and kills the daemon. early: it may not serve yet.
-func (c *crasher) load(life time.Duration, early bool, kill func()) {
+// awaitWrite waits until the daemon is about to write the lease file, for at most
+// a second.
+func (c *crasher) awaitWrite() {
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if _, err := unix.InotifyAddWatch(fd, c.file(filepath.Dir(leasesPath)), unix.IN_CREATE|unix.IN_MODIFY); err != nil {
+		c.t.Fatal(err)
+	}
+	unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 1000)
+}
+
+// load has the clients work, and kills the daemon: early, it may not serve yet;
+// aimed, it writes the leases at that moment.
+func (c *crasher) load(life time.Duration, early, aimed bool, kill func()) {
 	var working sync.WaitGroup
 	var dead atomic.Bool
 	for _, client := range c.clients {
@@ -190,6 +208,9 @@ func (c *crasher) load(life time.Duration, early bool, kill func()) {
 	}
 	began := time.Now()
 	time.Sleep(life)
+	if aimed {
+		c.awaitWrite()
+	}
 	dead.Store(true)
 	killed := time.Now()
 	kill()
