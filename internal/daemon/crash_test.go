@@ -79,7 +79,7 @@ func (c *crasher) run(kills int) {
 			c.load(time.Duration(c.rng.IntN(100))*time.Millisecond, true, false, c.spawn())
 		case 1: // the file is written again
 			c.serve()
-			c.load(time.Second+time.Duration(c.rng.IntN(1000))*time.Millisecond, false, c.rng.IntN(2) == 0, c.daemon.Kill)
+			c.load(time.Second+time.Duration(c.rng.IntN(600))*time.Millisecond, false, c.rng.IntN(2) == 0, c.daemon.Kill)
 		default:
 			c.serve()
 			c.load(time.Duration(c.rng.IntN(700))*time.Millisecond, false, c.rng.IntN(4) == 0, c.daemon.Kill)
