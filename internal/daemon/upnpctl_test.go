@@ -188,7 +188,7 @@ func TestUpnpctlDeletes(t *testing.T) {
 		if _, code := two.call("GetSpecificPortMappingEntry", "NewRemoteHost", "", "NewExternalPort", "18080", "NewProtocol", "TCP"); code != 714 {
 			t.Errorf("GetSpecificPortMappingEntry of what was deleted: error %d", code)
 		}
-		w.says("flush", "2 mappings deleted")
+		w.says("flush", "2")
 		w.wantReached(map[string]int{"TCP 18082": 0, "UDP 18082": 0})
 		w.kept(0)
 		w.daemon.Kill()
