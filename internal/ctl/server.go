@@ -173,11 +173,11 @@ func (s *Server) log(ctx context.Context, c *sock.UnixConn, follow bool) {
 		t.line("no decisions yet")
 	}
 	_ = c.SetDeadline(time.Time{})
-	ctx, gone := context.WithCancel(ctx)
-	defer gone()
+	gone, leave := context.WithCancel(ctx)
+	defer leave()
 	go func() {
 		_, _ = c.Read(make([]byte, 1)) // it has nothing more to say, but to go
-		gone()
+		leave()
 	}()
 	for {
 		_ = c.SetWriteDeadline(time.Now().Add(replyTimeout))
@@ -188,7 +188,7 @@ func (s *Server) log(ctx context.Context, c *sock.UnixConn, follow bool) {
 			return
 		}
 		select {
-		case <-ctx.Done():
+		case <-gone.Done():
 			return
 		case e := <-entries:
 			if e == nil {

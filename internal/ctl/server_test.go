@@ -123,6 +123,23 @@ func TestRequestLine(t *testing.T) {
 	if got := readAll(t, c); !strings.HasPrefix(got, "2\nthe request has no end") {
 		t.Errorf("got %q", got)
 	}
+	// A script that says no more still wants the answer (printf | socat).
+	for request, want := range map[string]string{
+		"list\n": "0\nno mappings\n", "log\n": "0\nno decisions yet\n", "log follow\n": "0\n",
+	} {
+		for range 10 {
+			c := w.dial()
+			if _, err := io.WriteString(c, request); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			if got := readAll(t, c); got != want {
+				t.Fatalf("%q and the end: got %q, want %q", request, got, want)
+			}
+		}
+	}
 }
 
 // A client that says nothing is dropped, and so is one that does not finish.
