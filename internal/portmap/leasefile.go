@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // LeaseFile keeps mappings for the next run, one line each:
@@ -41,7 +43,7 @@ const (
 // Read gives the mappings in the file, with deadlines on the boot clock, and what
 // is wrong with the lines that are none. No file is no error.
 func (f *LeaseFile) Read() (all []Mapping, bad []error, err error) {
-	file, err := os.Open(f.Path)
+	file, err := os.OpenFile(f.Path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe must not stop the start
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, nil
 	}
@@ -60,9 +62,9 @@ func (f *LeaseFile) Read() (all []Mapping, bad []error, err error) {
 			return all, bad, fmt.Errorf("read %s: %w", f.Path, err)
 		}
 		if err == nil && n == 1 {
-			var boot string
-			if boot, err = checked(line); err == nil {
-				sameBoot = boot == leaseHead+f.BootID
+			head, _ := checked(line)
+			if boot, ok := strings.CutPrefix(head, leaseHead); ok {
+				sameBoot = boot == f.BootID && boot != ""
 				continue
 			}
 		}
@@ -202,7 +204,8 @@ func (f *LeaseFile) Write(all []Mapping) error {
 		return err
 	}
 	next := f.Path + ".new"
-	file, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	_ = os.Remove(next) // of a crash; a link of somebody else's must not be followed
+	file, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}

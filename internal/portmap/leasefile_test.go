@@ -1,6 +1,7 @@
 package portmap_test
 
 import (
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"net/netip"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/linux-igd/upnpd/internal/portmap"
 	"github.com/linux-igd/upnpd/internal/portmap/portmaptest"
@@ -177,20 +180,36 @@ func TestLeaseFileDamage(t *testing.T) {
 		check(fmt.Sprintf("%d bytes", n), good[:n], strings.Count(string(good[n:]), "\n"))
 	}
 	check("a long line", append(slices.Clone(good), strings.Repeat("x", 100_000)+"\n"...), 0)
+	_, rest, _ := strings.Cut(string(good), "\n")
+	if err := os.WriteFile(f.Path, []byte(rest), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, bad, _ := f.Read(); len(got) != len(want) {
+		t.Errorf("without the first line: %d of %d mappings, %v", len(got), len(want), bad)
+	}
 	check("noise before", append([]byte("\x00\xff\n\n"), good...), 0)
 }
 
 // TestLeaseFileWriteFails: the old file stays.
 func TestLeaseFileWriteFails(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("a full disk needs root, to mount one")
+	}
 	f := leaseFile(t)
+	disk := filepath.Dir(f.Path)
+	if err := errors.Join(os.Mkdir(disk, 0o755), unix.Mount("full", disk, "tmpfs", 0, "size=8k")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(disk, 0); err != nil {
+			t.Error(err)
+		}
+	})
 	before := hostile()[:3]
 	if err := f.Write(before); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink("/dev/full", f.Path+".new"); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.Write(hostile()); err == nil || !strings.Contains(err.Error(), f.Path) {
+	if err := f.Write(slices.Repeat(hostile(), 10)); err == nil || !strings.Contains(err.Error(), f.Path) {
 		t.Errorf("a full disk: %v", err)
 	}
 	if got, _, _ := f.Read(); !slices.Equal(got, before) {
@@ -206,6 +225,42 @@ func TestLeaseFileWriteFails(t *testing.T) {
 	}
 	if _, _, err := (&portmap.LeaseFile{Path: filepath.Dir(f.Path)}).Read(); err == nil {
 		t.Error("a directory was read")
+	}
+}
+
+// TestLeaseFileOthers: what stands in the way is not written to, and a file has
+// its mode whatever was there.
+func TestLeaseFileOthers(t *testing.T) {
+	f := leaseFile(t)
+	dir := filepath.Dir(f.Path)
+	victim := filepath.Join(dir, "victim")
+	if err := errors.Join(os.Mkdir(dir, 0o755), os.WriteFile(victim, []byte("precious"), 0o666), os.Symlink(victim, f.Path+".new")); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Write(hostile()); err != nil {
+		t.Error(err)
+	}
+	if text, _ := os.ReadFile(victim); string(text) != "precious" {
+		t.Errorf("the file that a link led to has become %q", text)
+	}
+	if info, err := os.Lstat(f.Path); err != nil || info.Mode() != 0o600 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	if err := errors.Join(os.Remove(f.Path), unix.Mkfifo(f.Path, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	read := make(chan []portmap.Mapping)
+	go func() {
+		all, _, _ := f.Read()
+		read <- all
+	}()
+	select {
+	case all := <-read:
+		if len(all) > 0 {
+			t.Errorf("a pipe has %v", all)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("a pipe stops it")
 	}
 }
 
