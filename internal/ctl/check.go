@@ -133,7 +133,7 @@ func judgeForwarding(t *sheet, f *Facts) {
 	case l.Passed:
 		t.line("PASS\tlive\ta packet through a temporary mapping arrived")
 	default:
-		t.line("FAIL\tlive\ta packet through a temporary mapping was lost; it came in by lo\tlook for a rule that drops it")
+		t.line("FAIL\tlive\ta packet through a temporary mapping was lost; it came in by lo\tlook for a rule that redirects or drops it")
 	}
 }
 

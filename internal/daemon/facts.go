@@ -163,7 +163,7 @@ func (v *view) tryPacket(ctx context.Context, s wan.State, devices follower) (pa
 		var sendErr error
 		err = v.table.Try(m, func() {
 			if sendErr = sock.InjectUDP(livePeer, to); sendErr == nil {
-				passed, sendErr = tracked(ctx, livePeer, to)
+				passed, sendErr = tracked(ctx, livePeer, to, netip.AddrPortFrom(client, discard))
 			}
 		})
 		if !errors.Is(err, portmap.ErrConflict) && !errors.Is(err, portmap.ErrInUse) {
@@ -190,12 +190,12 @@ func someClient(s wan.State) (netip.Addr, error) {
 	return netip.Addr{}, errors.New("no LAN is up with an address")
 }
 
-// tracked waits until the kernel tracks the connection.
-func tracked(ctx context.Context, src, dst netip.AddrPort) (bool, error) {
+// tracked waits until the kernel tracks the connection to the client.
+func tracked(ctx context.Context, src, dst, client netip.AddrPort) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, liveWait)
 	defer cancel()
 	for {
-		found, err := firewall.Tracked(portmap.UDP, src, dst)
+		found, err := firewall.Tracked(portmap.UDP, src, dst, client)
 		if found || err != nil {
 			return found, err
 		}

@@ -12,9 +12,10 @@ import (
 )
 
 // Tracked reports whether the kernel tracks an IPv4 connection that began with a
-// packet from src to dst: that packet was not dropped on its way. The connection
-// is deleted, so that a probe leaves nothing behind.
-func Tracked(proto portmap.Protocol, src, dst netip.AddrPort) (tracked bool, err error) {
+// packet from src to dst and leads to client: that packet was redirected, and not
+// dropped on its way. A connection from src to dst is deleted wherever it leads,
+// so that a probe leaves nothing behind.
+func Tracked(proto portmap.Protocol, src, dst, client netip.AddrPort) (tracked bool, err error) {
 	if !src.Addr().Is4() || !dst.Addr().Is4() {
 		return false, errors.New("ask ctnetlink: only for IPv4")
 	}
@@ -38,10 +39,14 @@ func Tracked(proto portmap.Protocol, src, dst netip.AddrPort) (tracked bool, err
 		if reply.Header.Type == netlink.Error { // the acknowledgement
 			continue
 		}
-		tracked = true
-		if err := (&Flows{conn: conn}).delete(reply.Data); err != nil {
-			return true, err
+		c, err := parseFlow(reply.Data)
+		if err == nil {
+			err = (&Flows{conn: conn}).delete(reply.Data)
 		}
+		if err != nil {
+			return false, err
+		}
+		tracked = c.reply.src == client
 	}
 	return tracked, nil
 }
