@@ -147,6 +147,8 @@ func judgeLAN(t *sheet, l *LANFacts) {
 		said = "FAIL\tLAN %[1]s\tit is down or missing\tconnect it, or correct INTIF"
 	case !l.Addr.IsValid():
 		said = "FAIL\tLAN %[1]s\tit has no IPv4 address\tgive it one"
+	case l.Off:
+		said = "PASS\tLAN %[1]s\tit is up with %[2]s; nothing is announced, since upnp = no"
 	case !l.Joined:
 		said = "FAIL\tLAN %[1]s\tmulticast is not heard at %[2]s\t`ip link set %[1]s multicast on` and restart upnpd"
 	case !l.Answered:

@@ -68,6 +68,7 @@ var judgeCases = []struct {
 	{"LAN error", lan(func(l *LANFacts) { l.Err = errTest }), "FAIL LAN br-lan", "this is a test"},
 	{"LAN down", lan(func(l *LANFacts) { l.Up = false }), "FAIL LAN br-lan", "down or missing"},
 	{"LAN without address", lan(func(l *LANFacts) { l.Addr = netip.Addr{} }), "FAIL LAN br-lan", "no IPv4 address"},
+	{"upnp = no", lan(func(l *LANFacts) { l.Off, l.Joined, l.Answered = true, false, false }), "PASS LAN br-lan", "upnp = no"},
 	{"not joined", lan(func(l *LANFacts) { l.Joined = false }), "FAIL LAN br-lan", "multicast is not heard|ip link set br-lan multicast on"},
 	{"not answered", lan(func(l *LANFacts) { l.Answered = false }), "FAIL LAN br-lan", "not answered at 192.168.1.1|UDP port 1900"},
 

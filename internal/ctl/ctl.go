@@ -139,6 +139,7 @@ type LANFacts struct {
 	Name     string
 	Addr     netip.Addr // the router's; the zero Addr: none
 	Up       bool
+	Off      bool  // upnp = no: nobody is to find it
 	Joined   bool  // the group of SSDP
 	Answered bool  // a search of our own was answered by ourselves
 	Err      error // why that is not known

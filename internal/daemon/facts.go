@@ -39,8 +39,9 @@ func (v *view) Facts(ctx context.Context, live bool) ctl.Facts {
 	f := ctl.Facts{Now: time.Now(), Mappings: v.table.Len()}
 	var state wan.State
 	var devices follower
+	upnp := false
 	if !v.ask(func(g *generation) {
-		devices, state = g.devices, g.devices.State()
+		devices, state, upnp = g.devices, g.devices.State(), g.cfg.UPnP
 		f.Uplink, f.ExtIP, f.Firewall = state.Uplink, g.cfg.ExtIP, g.fwName
 	}) {
 		return f
@@ -49,7 +50,7 @@ func (v *view) Facts(ctx context.Context, live bool) ctl.Facts {
 	f.NotForwarding = notForwarding(state)
 	f.ForwardPath, f.ForwardErr = v.forwardPath()
 	for _, lan := range state.LANs {
-		f.LANs = append(f.LANs, v.lanFacts(ctx, lan))
+		f.LANs = append(f.LANs, v.lanFacts(ctx, lan, upnp))
 	}
 	for _, port := range []uint16{ssdp.Port, 5351} {
 		names, err := sock.Users(port)
@@ -117,10 +118,10 @@ func readSysctl(name string) string {
 	return strings.TrimSpace(string(text))
 }
 
-// lanFacts looks whether a LAN can find us.
-func (v *view) lanFacts(ctx context.Context, lan wan.LAN) ctl.LANFacts {
-	f := ctl.LANFacts{Name: lan.Name, Addr: lan.Addr(), Up: lan.Up}
-	if !lan.Up || !f.Addr.IsValid() {
+// lanFacts looks whether a LAN can find us, if it shall.
+func (v *view) lanFacts(ctx context.Context, lan wan.LAN, upnp bool) ctl.LANFacts {
+	f := ctl.LANFacts{Name: lan.Name, Addr: lan.Addr(), Up: lan.Up, Off: !upnp}
+	if !lan.Up || !f.Addr.IsValid() || f.Off {
 		return f
 	}
 	group := ssdp.Group4()
