@@ -22,6 +22,12 @@ import (
 // ForwardPath has a connection of its own and may run beside the other methods.
 func (f *NFTables) ForwardPath() (warning string, err error) { return inspect(refusals) }
 
+// foreignRefusals leaves out the chain that iptables-nft shows, for it is looked
+// at as iptables' own.
+func foreignRefusals(conn *netlink.Conn) (string, error) {
+	return refusalsBut(conn, kernelChain{family: unix.NFPROTO_IPV4, table: "filter", name: "FORWARD"})
+}
+
 // inspect has a connection of its own for a look at the rules.
 func inspect(look func(*netlink.Conn) (string, error)) (said string, err error) {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
@@ -33,14 +39,17 @@ func inspect(look func(*netlink.Conn) (string, error)) (said string, err error) 
 }
 
 // refusals gives the warnings about all chains that drop what we redirect.
-func refusals(conn *netlink.Conn) (string, error) {
+func refusals(conn *netlink.Conn) (string, error) { return refusalsBut(conn, kernelChain{}) }
+
+// refusalsBut is refusals without one chain.
+func refusalsBut(conn *netlink.Conn, but kernelChain) (string, error) {
 	chains, err := readChains(conn)
 	if err != nil {
 		return "", err
 	}
 	var warnings []string
 	for _, c := range chains {
-		if !c.dropsForwarded() {
+		if !c.dropsForwarded() || c.family == but.family && c.table == but.table && c.name == but.name {
 			continue
 		}
 		passes, err := acceptsOurs(conn, c, chains)

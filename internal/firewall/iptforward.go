@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// ForwardPath looks whether iptables' chain FORWARD drops what we redirect.
+// ForwardPath looks whether iptables' chain FORWARD drops what we redirect, or a
+// forward chain of nftables beside it.
 // warning names it and the command that helps; it is "" when a redirected
 // connection passes. It may run beside the other methods.
 //
@@ -15,7 +16,12 @@ import (
 // DNAT, whatever else it looks at; other rules count when they look at nothing,
 // or at the uplink only.
 func (f *IPTables) ForwardPath() (warning string, err error) {
-	return forwardPath(f.ctx, f.path, f.uplink, f.opts.ForwardRules)
+	warning, err = forwardPath(f.ctx, f.path, f.uplink, f.opts.ForwardRules)
+	foreign, _ := inspect(foreignRefusals) // an error: there is no nf_tables
+	if warning != "" && foreign != "" {
+		warning += "; "
+	}
+	return warning + foreign, err
 }
 
 // LegacyForwardPath is ForwardPath for the nftables backend on a machine where

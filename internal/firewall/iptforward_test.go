@@ -116,6 +116,34 @@ func TestIPTablesForwardPath(t *testing.T) {
 	})
 }
 
+// TestIPTablesBesideNFTables: a forward chain that iptables does not list drops as
+// well (issue 4, point 3).
+func TestIPTablesBesideNFTables(t *testing.T) {
+	variants(t, func(t *testing.T, l *lab.Lab, v string) {
+		if _, err := l.LAN1.EchoTCP(8080); err != nil {
+			t.Fatal(err)
+		}
+		f, err := open(t, l, options(v))
+		if err != nil {
+			t.Fatal(err)
+		}
+		on(t, l, func() error { return f.Sync(home, []portmap.Mapping{web}) })
+		checkForwardPath(t, l, false, f.ForwardPath)
+		l.Router.Run(t, "nft", "add table inet fw4; add chain inet fw4 forward { type filter hook forward priority 0; policy drop; }; "+
+			"add rule inet fw4 forward ct state established,related accept")
+		var warning string
+		look := func() (err error) { warning, err = f.ForwardPath(); return err }
+		on(t, l, look)
+		_, command, ok := strings.Cut(warning, "chain forward of table inet fw4 drops connections to mapped ports; let them pass: ")
+		if !ok || strings.Contains(warning, "table ip filter") {
+			t.Fatalf("the warning is %q", warning)
+		}
+		l.Router.Run(t, "sh", "-c", command)
+		checkForwardPath(t, l, false, f.ForwardPath)
+		on(t, l, f.Close)
+	})
+}
+
 // TestLegacyForwardPath: legacy rules see what nf_tables has redirected.
 func TestLegacyForwardPath(t *testing.T) {
 	l := lab.Start(t)
