@@ -100,6 +100,17 @@ func parseList(t testing.TB, text []byte) []listed {
 // be 0.
 func (w *inLab) request(line string) []byte {
 	w.t.Helper()
+	reply := w.reply(line)
+	text, ok := bytes.CutPrefix(reply, []byte("0\n"))
+	if !ok {
+		w.t.Fatalf("control socket, %s: %q", line, reply)
+	}
+	return text
+}
+
+// reply is request with the code on the first line, whatever it is.
+func (w *inLab) reply(line string) []byte {
+	w.t.Helper()
 	c, err := net.Dial("unix", w.file(socketPath))
 	if err != nil {
 		w.t.Fatal(err)
@@ -108,11 +119,10 @@ func (w *inLab) request(line string) []byte {
 	c.SetDeadline(time.Now().Add(10 * time.Second))
 	fmt.Fprintln(c, line)
 	reply, err := io.ReadAll(c)
-	text, ok := bytes.CutPrefix(reply, []byte("0\n"))
-	if !ok || err != nil {
+	if err != nil {
 		w.t.Fatalf("control socket, %s: %q, %v", line, reply, err)
 	}
-	return text
+	return reply
 }
 
 // table gives the daemon's mappings.
