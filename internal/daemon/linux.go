@@ -57,6 +57,13 @@ func inUse() func(portmap.Protocol, uint16) (bool, error) {
 	return func(p portmap.Protocol, port uint16) (bool, error) { return ports.Listening(p == portmap.TCP, port) }
 }
 
+// A killed daemon may leave a child that is just about to become iptables, and
+// until then holds what its parent held. It gets this much time.
+const (
+	lockTries = 10
+	lockPause = 50 * time.Millisecond
+)
+
 // lock makes sure that one daemon at a time has our chains: a second one would
 // take away what the first has put there. The abstract name belongs to the
 // network namespace, and ends with the process that holds it.
@@ -65,11 +72,16 @@ func lock() (io.Closer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.Bind(&unix.SockaddrUnix{Name: "@upnpd"}); err != nil {
-		c.Close()
-		return nil, fmt.Errorf("another upnpd is running here; stop it first (%w)", err)
+	for try := 1; ; try++ {
+		if err = c.Bind(&unix.SockaddrUnix{Name: "@upnpd"}); err == nil {
+			return c, nil
+		}
+		if try == lockTries {
+			c.Close()
+			return nil, fmt.Errorf("another upnpd is running here; stop it first (%w)", err)
+		}
+		time.Sleep(lockPause)
 	}
-	return c, nil
 }
 
 // openFirewall makes the firewall that the configuration asks for, and says

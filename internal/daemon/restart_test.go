@@ -3,6 +3,7 @@ package daemon
 import (
 	"fmt"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/linux-igd/upnpd/internal/lab"
 )
@@ -304,5 +306,23 @@ func TestOtherFirewall(t *testing.T) {
 			}
 			until(t, "new connections pass", func() bool { return w.answers(18081) == 1 })
 		})
+	}
+}
+
+// TestLockIsLeft: the lock of a killed daemon can outlive it for a moment, in a
+// child that is on its way to become iptables. The next daemon waits for that.
+func TestLockIsLeft(t *testing.T) {
+	w := raise(t, lab.Nftables)
+	var held net.Listener
+	if err := w.Router.Do(func() (err error) {
+		held, err = net.Listen("unix", "@upnpd")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	released := time.AfterFunc(200*time.Millisecond, func() { held.Close() })
+	w.start()
+	if released.Stop() {
+		t.Error("it serves while another holds the lock")
 	}
 }
