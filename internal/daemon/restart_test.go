@@ -313,6 +313,7 @@ func TestOtherFirewall(t *testing.T) {
 // child that is on its way to become iptables. The next daemon waits for that.
 func TestLockIsLeft(t *testing.T) {
 	w := raise(t, lab.Nftables)
+	lab.Build(t) // takes its time, once
 	var held net.Listener
 	if err := w.Router.Do(func() (err error) {
 		held, err = net.Listen("unix", "@upnpd")
