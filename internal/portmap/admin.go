@@ -29,6 +29,9 @@ func (t *Table) restorable(m *Mapping, now time.Duration) error {
 	if m.Deadline <= now {
 		return errEnded
 	}
+	if r := m.RemoteHost; !m.Client.Is4() || r.IsValid() && (!r.Is4() || r.IsUnspecified()) {
+		return errNotIPv4 // the kernel would refuse it, and with it all others
+	}
 	req := Request{Mapping: *m, From: m.Owner}
 	if _, err := t.policy.allow(&req); err != nil {
 		return err

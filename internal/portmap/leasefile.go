@@ -43,7 +43,8 @@ const (
 // Read gives the mappings in the file, with deadlines on the boot clock, and what
 // is wrong with the lines that are none. No file is no error.
 func (f *LeaseFile) Read() (all []Mapping, bad []error, err error) {
-	file, err := os.OpenFile(f.Path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe must not stop the start
+	// Of a pipe or a device nobody knows when it ends: no start shall wait for it.
+	file, err := os.OpenFile(f.Path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, nil
 	}
@@ -51,6 +52,9 @@ func (f *LeaseFile) Read() (all []Mapping, bad []error, err error) {
 		return nil, nil, err
 	}
 	defer file.Close()
+	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, nil, errors.Join(fmt.Errorf("read %s: this is no file of leases; move it away or choose another lease_file", f.Path), err)
+	}
 	lines := bufio.NewReaderSize(file, leaseLine)
 	sameBoot := false
 	for n := 1; n <= leaseLines; n++ {
@@ -175,9 +179,11 @@ func (f *LeaseFile) parse(line string, sameBoot bool) (m Mapping, err error) {
 	m.Enabled = in.next() == leaseState
 	m.Origin, m.Owner = originOf(in.next()), in.addr()
 	if nonce := in.next(); nonce != "-" {
-		if n, err := hex.Decode(m.Nonce[:], []byte(nonce)); err != nil || n != len(m.Nonce) {
+		b, err := hex.DecodeString(nonce)
+		if err != nil || len(b) != len(m.Nonce) {
 			in.fail("no nonce")
 		}
+		copy(m.Nonce[:], b)
 	}
 	deadline, left := in.number(53), in.number(32)
 	in.next() // EXPIRY

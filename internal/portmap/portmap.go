@@ -175,7 +175,11 @@ var (
 	ErrFirewall      = errors.New("the kernel refused the change")
 )
 
-var errEnded = errors.New("the lease has ended")
+// Why a mapping of an earlier run does not come back.
+var (
+	errEnded   = errors.New("the lease has ended")
+	errNotIPv4 = errors.New("not between IPv4 hosts")
+)
 
 // BootTime reads CLOCK_BOOTTIME, the clock of all leases: it goes on during
 // suspend and does not jump when the wall clock is set.
