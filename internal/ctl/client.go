@@ -159,6 +159,8 @@ func (r *request) show(c *sock.UnixConn, stdout, stderr io.Writer) (code int, er
 		case err == nil:
 		case !errors.Is(err, io.EOF):
 			return 2, fmt.Errorf("the answer is cut: %w", err)
+		case code == 0 && r.has("follow"):
+			return 2, errors.New("upnpd has ended, or this was too slow for it")
 		default:
 			return code, nil
 		}

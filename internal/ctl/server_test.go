@@ -267,7 +267,7 @@ func TestFollow(t *testing.T) {
 	if _, err := out.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("after the end: %v", err)
 	}
-	if code := <-ended; code != 0 || fault.Len() > 0 {
+	if code := <-ended; code != 2 || !strings.Contains(fault.String(), "has ended") { // upnpctl(8)
 		t.Errorf("code %d, %q", code, fault.String())
 	}
 }
