@@ -72,14 +72,15 @@ func (v *view) Facts(ctx context.Context, live bool) ctl.Facts {
 // forwardPath says whose forward chain drops what we redirect.
 func (v *view) forwardPath() (string, error) {
 	var fw firewallBackend
-	if !v.ask(func(g *generation) { fw = g.fw }) {
+	var uplink string
+	if !v.ask(func(g *generation) { fw, uplink = g.fw, g.cfg.ExtIf }) {
 		return "", context.Canceled
 	}
 	warning, err := fw.ForwardPath()
 	if _, ours := fw.(*firewall.NFTables); !ours {
 		return warning, err
 	}
-	legacy, legacyErr := firewall.LegacyForwardPath(v.ctx)
+	legacy, legacyErr := firewall.LegacyForwardPath(v.ctx, uplink)
 	if warning != "" && legacy != "" {
 		warning += "; "
 	}

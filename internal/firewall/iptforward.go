@@ -26,12 +26,12 @@ func (f *IPTables) ForwardPath() (warning string, err error) {
 
 // LegacyForwardPath is ForwardPath for the nftables backend on a machine where
 // legacy iptables has a filter table in force, as Docker may have made one.
-func LegacyForwardPath(ctx context.Context) (warning string, err error) {
+func LegacyForwardPath(ctx context.Context, uplink string) (warning string, err error) {
 	program := LegacyProgram()
 	if program == "" || !slices.Contains(strings.Fields(LegacyTables()), "filter") {
 		return "", nil
 	}
-	return forwardPath(ctx, program, "", true)
+	return forwardPath(ctx, program, uplink, true)
 }
 
 func forwardPath(ctx context.Context, program, uplink string, marked bool) (warning string, err error) {
