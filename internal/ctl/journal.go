@@ -11,6 +11,7 @@ import (
 const (
 	maxDecisionText = 512 // bytes of each text of a decision that are remembered
 	followerQueue   = 64  // decisions that a follower may be behind
+	maxFollowers    = 4   // at once; one more ends another
 )
 
 // Journal remembers the last decisions. Its methods may be called from any
@@ -76,6 +77,9 @@ func (j *Journal) follow() ([]*entry, chan *entry) {
 	f := make(chan *entry, followerQueue)
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if len(j.followers) == maxFollowers {
+		j.drop(0)
+	}
 	j.followers = append(j.followers, f)
 	return append([]*entry(nil), j.entries...), f
 }

@@ -9,17 +9,20 @@ import (
 	"github.com/linux-igd/upnpd/internal/sock"
 )
 
-// control answers on the control socket at the path ("": none), and gives what
-// ends that. Without it, the daemon does its work all the same.
-func (d *daemon) control(path string) (stop func()) {
+// control answers on the control socket at the path ("": none) from now on, until
+// deaf is called. Without it, the daemon does its work all the same.
+func (d *daemon) control(path string) {
 	if path == "" {
-		return func() {}
+		d.deaf()
+		d.deaf = func() {}
+		return
 	}
 	l, err := sock.ListenUnix(path)
 	if err != nil {
-		d.Log.Warnf("control_socket: %v; upnpctl will not work", err)
-		return func() {}
+		d.Log.Warnf("control_socket: %v; upnpctl will not work there", err)
+		return
 	}
+	d.deaf()
 	ctx, cancel := context.WithCancel(context.Background())
 	server := &ctl.Server{Table: d.table, Daemon: &view{d, ctx}, Journal: d.journal, Logf: d.Log.Infof}
 	done := make(chan struct{})
@@ -30,7 +33,7 @@ func (d *daemon) control(path string) (stop func()) {
 		}
 		l.Close()
 	}()
-	return func() {
+	d.deaf = func() {
 		cancel()
 		<-done
 	}

@@ -67,6 +67,7 @@ type follower interface {
 
 // routing is what the kernel knows of other hosts.
 type routing interface {
+	State() wan.State
 	Neighbors() ([]wan.Neighbor, error)
 	Resolve(netip.Addr) error
 	RouteDevice(netip.Addr) (string, error)
@@ -125,7 +126,10 @@ func run(ctx context.Context, cfg *config.Config, o Options, sys system) (err er
 		return err
 	}
 	if d.fw, d.fwName, err = sys.firewall(d.ctx, cfg, d.Log); err == nil {
-		err = errors.Join(sys.sweep(d.ctx, d.fwName, d.Log), d.fw.Start())
+		if err := sys.sweep(d.ctx, d.fwName, d.Log); err != nil {
+			d.Log.Warnf("firewall: what an earlier run has left stays: %v", err)
+		}
+		err = d.fw.Start()
 	}
 	if err != nil {
 		devices.Close()
@@ -144,8 +148,9 @@ func run(ctx context.Context, cfg *config.Config, o Options, sys system) (err er
 	d.restore()
 	defer d.guard()()
 	defer d.workers()()
-	d.deaf = d.control(cfg.ControlSocket)
-	defer func() { d.deaf() }() // the one that is there then
+	d.deaf = func() {}
+	d.control(cfg.ControlSocket)
+	defer func() { d.deaf() }() // to the socket that is there then
 	return d.generations(ctx, devices)
 }
 

@@ -26,7 +26,7 @@ var livePeer = netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, 1}), 9)
 
 const (
 	// liveWait bounds the wait for a packet on its way through the kernel.
-	liveWait = time.Second
+	liveWait = 200 * time.Millisecond
 	livePoll = 5 * time.Millisecond
 	// discard is the port of RFC 863: no host does anything with what comes.
 	discard = 9
@@ -89,9 +89,9 @@ func (v *view) forwardPath() (string, error) {
 
 // notForwarding lists the sysctls that keep packets from being forwarded.
 func notForwarding(s wan.State) (off []string) {
-	names := []string{"net.ipv4.ip_forward", "net.ipv4.conf." + s.Uplink.Name + ".forwarding"}
-	for _, lan := range s.LANs {
-		names = append(names, "net.ipv4.conf."+lan.Name+".forwarding")
+	names := []string{"net.ipv4.ip_forward"}
+	for _, dev := range devices(s) { // a dot in the name of a device is / for sysctl
+		names = append(names, "net.ipv4.conf."+strings.ReplaceAll(dev, ".", "/")+".forwarding")
 	}
 	for i, name := range names {
 		if readSysctl(name) == "0" {
@@ -104,14 +104,27 @@ func notForwarding(s wan.State) (off []string) {
 	return off
 }
 
-// readSysctl gives a kernel parameter, "" when there is none. A dot in the name of
-// a device, as eth0.2 has, is written / in the name of the parameter, or as here.
-func readSysctl(name string) string {
-	path := strings.ReplaceAll(name, ".", "/")
-	if dev, ok := strings.CutPrefix(name, "net.ipv4.conf."); ok {
-		i := strings.LastIndex(dev, ".")
-		path = "net/ipv4/conf/" + dev[:i] + "/" + dev[i+1:]
+// devices lists the names of the uplink and the LANs.
+func devices(s wan.State) []string {
+	names := []string{s.Uplink.Name}
+	for _, lan := range s.LANs {
+		names = append(names, lan.Name)
 	}
+	return names
+}
+
+// readSysctl gives a kernel parameter as sysctl(8) names it, "" when there is
+// none.
+func readSysctl(name string) string {
+	path := strings.Map(func(r rune) rune {
+		switch r {
+		case '.':
+			return '/'
+		case '/':
+			return '.'
+		}
+		return r
+	}, name)
 	text, err := os.ReadFile("/proc/sys/" + path)
 	if err != nil {
 		return ""

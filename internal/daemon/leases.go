@@ -3,7 +3,7 @@ package daemon
 import "github.com/linux-igd/upnpd/internal/portmap"
 
 // shownFaults is how many faults of a lease file are logged one by one.
-const shownFaults = 5
+const shownFaults = 12
 
 // leaseFile is the one at the path, nil for none.
 func (d *daemon) leaseFile(path string) *portmap.LeaseFile {
@@ -21,7 +21,7 @@ func (d *daemon) restore() {
 	if file == nil {
 		return
 	}
-	all, faults, err := file.Read()
+	all, faults, err := file.Read(d.cfg.Policy.MaxMappings)
 	if err != nil {
 		faults = append(faults, err)
 	}
@@ -34,6 +34,6 @@ func (d *daemon) restore() {
 		d.Log.Warnf("leases: not restored: %v", fault)
 	}
 	if n := d.table.Len(); n > 0 {
-		d.Log.Infof("leases: %d mappings restored from %s", n, file.Path)
+		d.Log.Infof("leases: mappings restored from %s: %d", file.Path, n)
 	}
 }

@@ -103,8 +103,7 @@ func (d *daemon) replaceFiles(next *config.Config) {
 		d.keeper.Use(d.leaseFile(next.LeaseFile))
 	}
 	if next.ControlSocket != d.cfg.ControlSocket {
-		d.deaf()
-		d.deaf = d.control(next.ControlSocket)
+		d.control(next.ControlSocket)
 	}
 }
 

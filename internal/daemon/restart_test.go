@@ -188,7 +188,7 @@ func TestDamagedLeases(t *testing.T) {
 	for _, want := range []string{
 		"leases: not restored: /var/run/upnpd/leases:3: damaged line: the checksum is wrong",
 		"leases: not restored: /var/run/upnpd/leases:7: damaged line: it has no end",
-		"leases: 4 mappings restored from /var/run/upnpd/leases",
+		"leases: mappings restored from /var/run/upnpd/leases: 4",
 	} {
 		if !strings.Contains(w.daemon.Log(), want+"\n") {
 			t.Errorf("no line %q in\n%s", want, w.daemon.Log())

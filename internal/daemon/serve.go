@@ -91,6 +91,9 @@ func (d *daemon) signal(sig os.Signal, known wan.Uplink) *successor {
 		d.table.Flush()
 	case unix.SIGUSR2:
 		d.Log.Infof("Shutting down: %v; the kernel keeps the mappings for the next run", sig)
+		if fault := d.keeper.Fault(); fault != "" || d.cfg.LeaseFile == "" {
+			d.Log.Warnf("without a lease file the next run will not know the mappings, and end them %s", fault)
+		}
 		d.handOver = true
 	default:
 		return d.reload(known)

@@ -89,6 +89,10 @@ func (v *vanished) look() error {
 	now := v.now()
 	for a := range clients {
 		_, was := v.gone[a]
+		if v.cutOff(a) {
+			delete(v.gone, a)
+			continue
+		}
 		switch states[a] {
 		case wan.NeighborReachable:
 			delete(v.gone, a)
@@ -100,6 +104,17 @@ func (v *vanished) look() error {
 		_ = v.routing.Resolve(a) // a host that is on no LAN now is left alone
 	}
 	return v.revoke(now)
+}
+
+// cutOff reports whether the client's LAN has no link: then nobody can tell
+// whether the client has left.
+func (v *vanished) cutOff(client netip.Addr) bool {
+	for _, lan := range v.routing.State().LANs {
+		if lan.OnLink(client) {
+			return !lan.Up
+		}
+	}
+	return false
 }
 
 // revoke ends the mappings that have been useless for long enough.

@@ -45,6 +45,13 @@ type vanishing struct {
 	countErr error // of Packets
 	reads    int
 	asked    []netip.Addr
+	cut      bool // the LAN has no link
+}
+
+func (v *vanishing) State() wan.State {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return wan.State{LANs: []wan.LAN{{Name: "br-lan", Index: 3, Up: !v.cut, Prefixes: []netip.Prefix{netip.MustParsePrefix("192.168.77.1/24")}}}}
 }
 
 // counted is a kernel with the packets of vanishing.
@@ -227,6 +234,21 @@ func TestPacketsRestartTheWait(t *testing.T) {
 		v.after(t, idle/2-2*looks, 5000)
 		v.after(t, 2*looks)
 		v.wantLog(t, left, 2)
+	})
+}
+
+// TestLANDown: when the LAN has no link, as while a switch starts, nobody has left
+// it; the wait begins anew.
+func TestLANDown(t *testing.T) {
+	watched(t, func(t *testing.T, v *vanishing) {
+		v.add(t, ann, 5000, true)
+		v.is(ann, wan.NeighborFailed)
+		v.after(t, idle/2, 5000)
+		v.set(func() { v.cut = true })
+		v.after(t, time.Hour, 5000)
+		v.set(func() { v.cut = false })
+		v.after(t, idle, 5000)
+		v.after(t, 2*looks)
 	})
 }
 

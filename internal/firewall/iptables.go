@@ -31,7 +31,7 @@ const (
 const (
 	lockWait    = 5                // seconds, for another program's iptables run
 	execTimeout = 15 * time.Second // for one run of ours
-	closeWait   = 1                // seconds: at the end somebody waits for us
+	closeWait   = 1                // seconds: at the end, and for questions, somebody waits for us
 )
 
 // IPTablesOptions are linux-igd's options for the rules (PEERS.md 1.2).
@@ -99,7 +99,7 @@ func (f *IPTables) Start() error {
 		f.inForce.mapped[m] = true
 	}
 	if n := len(f.inForce.mapped); n > 0 {
-		f.logf("firewall: took over %d mappings of an earlier run", n)
+		f.logf("firewall: mappings found of an earlier run: %d", n)
 	}
 	return nil
 }

@@ -54,7 +54,7 @@ func countedIn(listing string) map[portmap.Key]string {
 // Packets counts for each mapping what its rule has redirected: the first packet
 // of each connection, since NAT sees no others.
 func (f *IPTables) Packets() (map[portmap.Key]uint64, error) {
-	listing, err := f.list(f.ctx, lockWait, "nat", "-v")
+	listing, err := f.list(f.ctx, closeWait, "nat", "-v")
 	if err != nil {
 		return nil, err
 	}

@@ -18,7 +18,7 @@ func (f *IPTables) Verify() (string, error) {
 	filter, want, _ := strings.Cut(f.rules.whole(all, f.opts.ForwardRules, nil, nil), "*nat\n")
 	said := ""
 	for _, table := range []string{"nat", "filter"}[:len(f.tables())] {
-		have, err := f.list(f.ctx, lockWait, table)
+		have, err := f.list(f.ctx, closeWait, table)
 		if err != nil {
 			return "", err
 		}

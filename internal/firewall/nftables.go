@@ -98,7 +98,7 @@ func (f *NFTables) Start() error {
 		return err
 	}
 	if n := len(f.inForce.mapped); n > 0 {
-		f.logf("firewall: took over %d mappings of an earlier run", n)
+		f.logf("firewall: mappings found of an earlier run: %d", n)
 	}
 	return nil
 }

@@ -37,14 +37,14 @@ func TestLeaseFileIsNoFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	within(t, "Read of a pipe", func() {
-		if all, _, err := f.Read(); all != nil || err == nil {
+		if all, _, err := f.Read(1000); all != nil || err == nil {
 			t.Errorf("a pipe: %v, %v", all, err)
 		}
 	})
 	zero := *f
 	zero.Path = "/dev/zero"
 	within(t, "Read of /dev/zero", func() {
-		if _, _, err := zero.Read(); err == nil {
+		if _, _, err := zero.Read(1000); err == nil {
 			t.Error("/dev/zero is taken for a lease file")
 		}
 	})
@@ -73,7 +73,7 @@ func TestRestoreOdd(t *testing.T) {
 	if err := os.WriteFile(f.Path, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	all, bad, err := f.Read()
+	all, bad, err := f.Read(1000)
 	if err != nil || len(bad) != 1 {
 		t.Errorf("bad lines: %v, %v", bad, err)
 	}

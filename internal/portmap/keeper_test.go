@@ -95,7 +95,7 @@ func TestKeeper(t *testing.T) {
 		w.set(hostile()[:5])
 		cancel()
 		<-done
-		if got, _, err := f.Read(); !slices.Equal(got, hostile()[:5]) {
+		if got, _, err := f.Read(1000); !slices.Equal(got, hostile()[:5]) {
 			t.Errorf("at the end the file has %v, %v", got, err)
 		}
 	})
@@ -129,7 +129,7 @@ func TestKeeperRetries(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute) // it is gone
-		if got, _, _ := f.Read(); !slices.Equal(got, hostile()[:9]) || k.Fault() != "" || len(lines) != 2 {
+		if got, _, _ := f.Read(1000); !slices.Equal(got, hostile()[:9]) || k.Fault() != "" || len(lines) != 2 {
 			t.Errorf("then: %d mappings, %d lines, fault %q", len(got), len(lines), k.Fault())
 		}
 	})

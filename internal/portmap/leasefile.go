@@ -35,14 +35,16 @@ type LeaseFile struct {
 const (
 	leaseHead  = "upnpd leases 1, boot "
 	leaseState = "on"
-	// Bounds of what is read.
-	leaseLine  = 1024
-	leaseLines = 1 << 17
+	// Bounds of what is read, and of the faults that are told one by one.
+	leaseLine   = 1024
+	leaseLines  = 1 << 16
+	leaseFaults = 10
 )
 
-// Read gives the mappings in the file, with deadlines on the boot clock, and what
-// is wrong with the lines that are none. No file is no error.
-func (f *LeaseFile) Read() (all []Mapping, bad []error, err error) {
+// Read gives the mappings in the file, at most as many as most, with deadlines on
+// the boot clock, and what is wrong with the lines that are none. No file is no
+// error.
+func (f *LeaseFile) Read(most int) (all []Mapping, bad []error, err error) {
 	// Of a pipe or a device nobody knows when it ends: no start shall wait for it.
 	file, err := os.OpenFile(f.Path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -56,14 +58,22 @@ func (f *LeaseFile) Read() (all []Mapping, bad []error, err error) {
 		return nil, nil, errors.Join(fmt.Errorf("read %s: this is no file of leases; move it away or choose another lease_file", f.Path), err)
 	}
 	lines := bufio.NewReaderSize(file, leaseLine)
-	sameBoot := false
-	for n := 1; n <= leaseLines; n++ {
+	sameBoot, faults := false, 0
+	defer func() {
+		if faults > leaseFaults {
+			bad = append(bad, fmt.Errorf("%s: %d more lines like these", f.Path, faults-leaseFaults))
+		}
+	}()
+	for n := 1; ; n++ {
 		line, err := readLine(lines)
 		if err == io.EOF {
 			return all, bad, nil
 		}
 		if err != nil && !errors.Is(err, errBadLine) {
-			return all, bad, fmt.Errorf("read %s: %w", f.Path, err)
+			return all, bad, fmt.Errorf("read leases: %w", err)
+		}
+		if n > leaseLines || len(all) == most {
+			return all, bad, fmt.Errorf("%s:%d: too many lines; the rest is not read", f.Path, n)
 		}
 		if err == nil && n == 1 {
 			head, _ := checked(line)
@@ -76,13 +86,12 @@ func (f *LeaseFile) Read() (all []Mapping, bad []error, err error) {
 		if err == nil {
 			m, err = f.parse(line, sameBoot)
 		}
-		if err != nil {
+		if err == nil {
+			all = append(all, m)
+		} else if faults++; faults <= leaseFaults {
 			bad = append(bad, fmt.Errorf("%s:%d: %w", f.Path, n, err))
-			continue
 		}
-		all = append(all, m)
 	}
-	return all, bad, nil
 }
 
 var errBadLine = errors.New("damaged line")

@@ -58,7 +58,7 @@ func hostile() []portmap.Mapping {
 func TestLeaseFile(t *testing.T) {
 	f, want := leaseFile(t), hostile()
 	want[len(want)-1].Deadline = 604800 * time.Second
-	if all, bad, err := f.Read(); all != nil || bad != nil || err != nil {
+	if all, bad, err := f.Read(1000); all != nil || bad != nil || err != nil {
 		t.Errorf("no file: %v, %v, %v", all, bad, err)
 	}
 	for range 2 { // again over itself
@@ -66,7 +66,7 @@ func TestLeaseFile(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	got, bad, err := f.Read()
+	got, bad, err := f.Read(1000)
 	if !slices.Equal(got, want) || bad != nil || err != nil {
 		t.Errorf("read\n%+v\nwant\n%+v\n%v %v", got, want, bad, err)
 	}
@@ -82,7 +82,7 @@ func TestLeaseFile(t *testing.T) {
 	for i := range want { // the time that was left when it was written
 		want[i].Deadline = 7*time.Second + (want[i].Deadline - 1000*time.Second + time.Second - 1).Truncate(time.Second)
 	}
-	if got, bad, err = next.Read(); !slices.Equal(got, want) || bad != nil || err != nil {
+	if got, bad, err = next.Read(1000); !slices.Equal(got, want) || bad != nil || err != nil {
 		t.Errorf("after a reboot\n%+v\nwant\n%+v\n%v %v", got, want, bad, err)
 	}
 }
@@ -102,7 +102,7 @@ func TestWallClock(t *testing.T) {
 	next := *f
 	next.BootID, next.Now = "boot-2", func() time.Duration { return 7 * time.Second }
 	for _, boot := range []*portmap.LeaseFile{f, &next} {
-		want, _, _ := boot.Read()
+		want, _, _ := boot.Read(1000)
 		for _, expiry := range []string{"1970-01-01T00:00:00Z", "2199-12-31T23:59:59Z", "-"} {
 			var changed strings.Builder
 			for i, line := range lines {
@@ -119,7 +119,7 @@ func TestWallClock(t *testing.T) {
 			if err := os.WriteFile(f.Path, []byte(changed.String()), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			got, bad, err := boot.Read()
+			got, bad, err := boot.Read(1000)
 			if !slices.Equal(got, want) || len(want) != len(lines)-1 || bad != nil || err != nil {
 				t.Errorf("%s, %s: read\n%+v\nwant\n%+v\n%v %v", boot.BootID, expiry, got, want, bad, err)
 			}
@@ -147,7 +147,7 @@ func TestLeaseFileDamage(t *testing.T) {
 		if err := os.WriteFile(f.Path, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		got, bad, err := f.Read()
+		got, bad, err := f.Read(1000)
 		if err != nil {
 			t.Fatalf("%s: %v", what, err)
 		}
@@ -184,7 +184,7 @@ func TestLeaseFileDamage(t *testing.T) {
 	if err := os.WriteFile(f.Path, []byte(rest), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got, bad, _ := f.Read(); len(got) != len(want) {
+	if got, bad, _ := f.Read(1000); len(got) != len(want) {
 		t.Errorf("without the first line: %d of %d mappings, %v", len(got), len(want), bad)
 	}
 	check("noise before", append([]byte("\x00\xff\n\n"), good...), 0)
@@ -212,7 +212,7 @@ func TestLeaseFileWriteFails(t *testing.T) {
 	if err := f.Write(slices.Repeat(hostile(), 10)); err == nil || !strings.Contains(err.Error(), f.Path) {
 		t.Errorf("a full disk: %v", err)
 	}
-	if got, _, _ := f.Read(); !slices.Equal(got, before) {
+	if got, _, _ := f.Read(1000); !slices.Equal(got, before) {
 		t.Errorf("the old file has become %v", got)
 	}
 	if err := f.Write(hostile()); err != nil {
@@ -223,7 +223,7 @@ func TestLeaseFileWriteFails(t *testing.T) {
 	if err := notDir.Write(nil); err == nil {
 		t.Error("written below a file")
 	}
-	if _, _, err := (&portmap.LeaseFile{Path: filepath.Dir(f.Path)}).Read(); err == nil {
+	if _, _, err := (&portmap.LeaseFile{Path: filepath.Dir(f.Path)}).Read(1000); err == nil {
 		t.Error("a directory was read")
 	}
 }
@@ -251,7 +251,7 @@ func TestLeaseFileOthers(t *testing.T) {
 	}
 	read := make(chan []portmap.Mapping)
 	go func() {
-		all, _, _ := f.Read()
+		all, _, _ := f.Read(1000)
 		read <- all
 	}()
 	select {
