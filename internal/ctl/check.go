@@ -131,7 +131,7 @@ func judgeForwarding(t *sheet, f *Facts) {
 	case l.Err != nil:
 		t.line("WARN\tlive\ta packet through a mapping could not be tried: %s", l.Err)
 	case l.Passed:
-		t.line("PASS\tlive\ta packet through a temporary mapping arrived")
+		t.line("PASS\tlive\ta packet through a temporary mapping arrived; it came in by lo, so rules about EXTIF did not see it")
 	default:
 		t.line("FAIL\tlive\ta packet through a temporary mapping was lost; it came in by lo\tlook for a rule that redirects or drops it")
 	}
@@ -152,7 +152,7 @@ func judgeLAN(t *sheet, l *LANFacts) {
 	case !l.Joined:
 		said = "FAIL\tLAN %[1]s\tmulticast is not heard at %[2]s\t`ip link set %[1]s multicast on` and restart upnpd"
 	case !l.Answered:
-		said = "FAIL\tLAN %[1]s\ta search is not answered at %[2]s\tlet UDP port 1900 in from there"
+		said = "FAIL\tLAN %[1]s\ta search is not answered at %[2]s\tlet UDP port 1900 in from there, and answers out; lo must be up"
 	}
 	t.line(said, l.Name, l.Addr, l.Err)
 }

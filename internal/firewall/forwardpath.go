@@ -16,16 +16,20 @@ import (
 //
 // A chain with policy drop is taken to let our connections pass when a rule of
 // its table accepts by our mark or by "redirected", or when the chain itself
-// accepts everything. A rule that drops before, one that accepts what lacks the
-// mark, and a drop in a chain whose policy is to accept are not seen.
+// accepts everything. Before that, whatever the policy, a rule of the chain that
+// drops by nothing but the devices counts. Other drops, one that accepts what lacks
+// the mark, and drops at other hooks are not seen.
 //
 // ForwardPath has a connection of its own and may run beside the other methods.
-func (f *NFTables) ForwardPath() (warning string, err error) { return inspect(refusals) }
+func (f *NFTables) ForwardPath() (warning string, err error) {
+	return inspect(func(conn *netlink.Conn) (string, error) { return refusals(conn, f.layout.uplink, kernelChain{}) })
+}
 
 // foreignRefusals leaves out the chain that iptables-nft shows, for it is looked
 // at as iptables' own.
-func foreignRefusals(conn *netlink.Conn) (string, error) {
-	return refusalsBut(conn, kernelChain{family: unix.NFPROTO_IPV4, table: "filter", name: "FORWARD"})
+func foreignRefusals(uplink string) (string, error) {
+	iptables := kernelChain{family: unix.NFPROTO_IPV4, table: "filter", name: "FORWARD"}
+	return inspect(func(conn *netlink.Conn) (string, error) { return refusals(conn, uplink, iptables) })
 }
 
 // inspect has a connection of its own for a look at the rules.
@@ -38,21 +42,19 @@ func inspect(look func(*netlink.Conn) (string, error)) (said string, err error) 
 	return said, errors.Join(err, conn.Close())
 }
 
-// refusals gives the warnings about all chains that drop what we redirect.
-func refusals(conn *netlink.Conn) (string, error) { return refusalsBut(conn, kernelChain{}) }
-
-// refusalsBut is refusals without one chain.
-func refusalsBut(conn *netlink.Conn, but kernelChain) (string, error) {
+// refusals gives the warnings about all chains, without one, that drop what comes
+// from the uplink and is redirected.
+func refusals(conn *netlink.Conn, uplink string, without kernelChain) (string, error) {
 	chains, err := readChains(conn)
 	if err != nil {
 		return "", err
 	}
 	var warnings []string
 	for _, c := range chains {
-		if !c.dropsForwarded() || c.family == but.family && c.table == but.table && c.name == but.name {
+		if !c.forwards() || c.family == without.family && c.table == without.table && c.name == without.name {
 			continue
 		}
-		passes, err := acceptsOurs(conn, c, chains)
+		passes, err := passesOurs(conn, c, chains, uplink)
 		if err != nil {
 			return "", err
 		}
@@ -120,18 +122,35 @@ func readRules(conn *netlink.Conn, c kernelChain) (rules [][]expression, err err
 	return rules, nil
 }
 
-// dropsForwarded reports whether forwarded IPv4 packets go through a base chain
-// that drops what none of its rules accepts.
-func (c kernelChain) dropsForwarded() bool {
-	return c.kind == "filter" && c.hook == unix.NF_INET_FORWARD && c.policy == nfDrop &&
+// forwards reports whether forwarded IPv4 packets go through a base chain that may
+// drop them.
+func (c kernelChain) forwards() bool {
+	return c.kind == "filter" && c.hook == unix.NF_INET_FORWARD &&
 		(c.family == unix.NFPROTO_INET || c.family == unix.NFPROTO_IPV4)
 }
 
-// acceptsOurs looks through the base chain and the other chains of its table.
-func acceptsOurs(conn *netlink.Conn, base kernelChain, chains []kernelChain) (bool, error) {
+// passesOurs looks through the base chain, and then for the other chains of its
+// table that it may jump to.
+func passesOurs(conn *netlink.Conn, base kernelChain, chains []kernelChain, uplink string) (bool, error) {
+	rules, err := readRules(conn, base)
+	if err != nil {
+		return false, err
+	}
+	drops := base.policy == nfDrop
+	for _, r := range rules {
+		if verdict(r) == nfAccept && (aboutOurs(r) || unconditional(r)) {
+			return true, nil
+		}
+		if dropsFrom(uplink, r) {
+			drops = true
+			break
+		}
+	}
+	if !drops {
+		return true, nil
+	}
 	for _, c := range chains {
-		isBase := c.name == base.name
-		if c.table != base.table || c.family != base.family || c.hook >= 0 && !isBase {
+		if c.table != base.table || c.family != base.family || c.hook >= 0 {
 			continue
 		}
 		rules, err := readRules(conn, c)
@@ -139,7 +158,7 @@ func acceptsOurs(conn *netlink.Conn, base kernelChain, chains []kernelChain) (bo
 			return false, err
 		}
 		for _, r := range rules {
-			if accepts(r) && (aboutOurs(r) || isBase && unconditional(r)) {
+			if verdict(r) == nfAccept && aboutOurs(r) {
 				return true, nil
 			}
 		}
@@ -147,20 +166,48 @@ func acceptsOurs(conn *netlink.Conn, base kernelChain, chains []kernelChain) (bo
 	return false, nil
 }
 
-// Verdicts (linux/netfilter.h).
+// Verdicts (linux/netfilter.h); noVerdict is none of these.
 const (
-	nfDrop   = 0
-	nfAccept = 1
+	nfDrop    = 0
+	nfAccept  = 1
+	noVerdict = 2
 )
 
-func accepts(rule []expression) bool {
+// verdict is what a rule decides.
+func verdict(rule []expression) uint64 {
 	for _, x := range rule {
-		verdict := attribute(attribute(x.data, unix.NFTA_IMMEDIATE_DATA), unix.NFTA_DATA_VERDICT)
-		if x.name == "immediate" && number(attribute(verdict, unix.NFTA_VERDICT_CODE)) == nfAccept {
-			return true
+		if x.name == "reject" {
+			return nfDrop
+		}
+		v := attribute(attribute(x.data, unix.NFTA_IMMEDIATE_DATA), unix.NFTA_DATA_VERDICT)
+		if code := attribute(v, unix.NFTA_VERDICT_CODE); x.name == "immediate" && code != nil {
+			return min(number(code), noVerdict) // a jump is a large number
 		}
 	}
-	return false
+	return noVerdict
+}
+
+// dropsFrom reports whether a rule drops what comes from the uplink and goes to a
+// LAN, for no other reason.
+func dropsFrom(uplink string, rule []expression) bool {
+	var key uint64
+	for _, x := range rule {
+		switch x.name {
+		case "meta":
+			key = number(attribute(x.data, unix.NFTA_META_KEY))
+		case "cmp":
+			device := text(attribute(attribute(x.data, unix.NFTA_CMP_DATA), unix.NFTA_DATA_VALUE))
+			same := (device == uplink) == (number(attribute(x.data, unix.NFTA_CMP_OP)) == unix.NFT_CMP_EQ)
+			if key != unix.NFT_META_IIFNAME && key != unix.NFT_META_OIFNAME || key == unix.NFT_META_IIFNAME && !same ||
+				key == unix.NFT_META_OIFNAME && same {
+				return false
+			}
+		case "immediate", "reject", "counter", "log":
+		default:
+			return false
+		}
+	}
+	return verdict(rule) == nfDrop
 }
 
 // unconditional: nothing but counters stands before the verdict.

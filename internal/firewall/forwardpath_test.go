@@ -46,6 +46,11 @@ func chain(rules string) string {
 	return "table inet filter { chain forward { type filter hook forward priority 0; policy drop; ct state established,related accept; iifname br-lan accept; " + rules + "; } ; }"
 }
 
+// openChain is one that drops little.
+func openChain(rules string) string {
+	return "table inet filter { chain forward { type filter hook forward priority 0; policy accept; ct state established,related accept; " + rules + "; }; }"
+}
+
 // TestForwardPath: the warning is there when a mapped connection does not come
 // through, and only then; and the command it names helps.
 func TestForwardPath(t *testing.T) {
@@ -84,6 +89,14 @@ func TestForwardPath(t *testing.T) {
 		{"not from the uplink", chain("iifname != wan0 accept"), "nft insert rule inet filter forward "},
 		{"to the uplink", chain("oifname wan0 accept"), "nft insert rule inet filter forward "},
 		{"map of devices, our mark", "table inet filter { chain up { ct mark & 0x10000000 != 0 accept; }; chain forward { type filter hook forward priority 0; policy drop; iifname . oifname vmap { wan0 . br-lan : goto up, br-lan . wan0 : accept }; ct state established accept; }; }", ""},
+		{"drop from the uplink", openChain("iifname wan0 drop"), "nft insert rule inet filter forward "},
+		{"reject from the uplink to the LAN", openChain(`iifname "wan0" oifname "br-lan" counter reject`), "nft insert rule inet filter forward "},
+		{"drop what is not from the LAN", openChain("iifname != br-lan log drop"), "nft insert rule inet filter forward "},
+		{"drop from another device", openChain("iifname wan9 drop"), ""},
+		{"drop to another device", openChain("iifname wan0 oifname wan0 drop"), ""},
+		{"drop for another reason", openChain("iifname wan0 tcp dport 9 drop"), ""},
+		{"drop behind our mark", openChain("ct mark & 0x10000000 != 0 accept; iifname wan0 drop"), ""},
+		{"drop before our mark", openChain("iifname wan0 ct state new drop; iifname wan0 drop; ct mark & 0x10000000 != 0 accept"), "nft insert rule inet filter forward "},
 		{"only for other protocols", "table ip6 f { chain forward { type filter hook forward priority 0; policy drop; }; }", ""},
 		{"OpenWrt", openwrt("", ""), "nft insert rule inet fw4 forward "},
 		{"OpenWrt, our file", openwrt(`ct mark & 0x10000000 == 0x10000000 accept comment "upnpd"`, ""), ""},
@@ -92,6 +105,8 @@ func TestForwardPath(t *testing.T) {
 			"iptables -I FORWARD -m connmark --mark 0x10000000/0x10000000 -j ACCEPT"},
 		{"iptables-nft, our mark", "sh: iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -i br-lan -j ACCEPT; iptables-nft -A FORWARD -m comment --comment x -m connmark --mark 0x10000000/0x10000000 -j ACCEPT", ""},
 		{"iptables-nft, redirected", "sh: iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -i br-lan -j ACCEPT; iptables-nft -N x; iptables-nft -A FORWARD -i wan+ -j x; iptables-nft -A x -m conntrack --ctstate DNAT -j ACCEPT", ""},
+		{"iptables-nft, drop by devices", "sh: iptables-nft -A FORWARD -i wan0 -o br-lan -m conntrack --ctstate ESTABLISHED -j ACCEPT; iptables-nft -A FORWARD -i wan0 -o br-lan -j DROP",
+			"iptables -I FORWARD -m connmark --mark 0x10000000/0x10000000 -j ACCEPT"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			l.Router.Run(t, "nft", "flush ruleset")

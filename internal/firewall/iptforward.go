@@ -17,7 +17,7 @@ import (
 // or at the uplink only.
 func (f *IPTables) ForwardPath() (warning string, err error) {
 	warning, err = forwardPath(f.ctx, f.path, f.uplink, f.opts.ForwardRules)
-	foreign, _ := inspect(foreignRefusals) // an error: there is no nf_tables
+	foreign, _ := foreignRefusals(f.uplink) // an error: there is no nf_tables
 	if warning != "" && foreign != "" {
 		warning += "; "
 	}
