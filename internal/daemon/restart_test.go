@@ -78,7 +78,7 @@ func (w *inLab) daemonHandsOver() {
 	}
 }
 
-// someMappings are made by two hosts; reach tells which of them work.
+// someMappings has two hosts make five mappings, one of them disabled.
 func someMappings(w *inLab) {
 	w.t.Helper()
 	for i, m := range []struct {

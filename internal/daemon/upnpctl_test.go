@@ -80,12 +80,31 @@ func TestUpnpctlShows(t *testing.T) {
 		t.Errorf("port 80: error %d", code)
 	}
 
+	w.showsList()
+	refusal := lab.LAN2Addr + "  map TCP port 80 to " + lab.LAN2Addr + " port 8080: refused: denied by the rules: ports below 1024 need an allow rule\n"
+	w.showsStatus(refusal)
+	w.says("log", lab.LAN1Addr+"  map TCP port 18080 to "+lab.LAN1Addr+" port 8080: granted for 3600 s (default: ports from 1024 on)\n", refusal)
+	noTime := regexp.MustCompile(`:\d{10}:`)
+	for args, want := range map[string]string{
+		"export": "TCP:18080:192.168.77.10:8080:T:web & <more>\nUDP:18081:192.168.77.20:8080:T:\n" +
+			"TCP:18082:192.168.77.10:8080:T:  blanks \nUDP:18080:192.168.77.10:8080:T:aTCP 22\n",
+		"export --remote-host": "TCP:18080::192.168.77.10:8080:T:web & <more>\nUDP:18081::192.168.77.20:8080:T:\n" +
+			"TCP:18082:11.0.0.1:192.168.77.10:8080:T:  blanks \nUDP:18080:11.0.0.9:192.168.77.10:8080:T:aTCP 22\n",
+	} {
+		if got := noTime.ReplaceAllString(w.says(args), ":T:"); got != want {
+			t.Errorf("%s:\n%s\nwant\n%s", args, got, want)
+		}
+	}
+}
+
+func (w *inLab) showsList() {
+	w.t.Helper()
 	w.says("list", "PROTO", "EXTERNAL", "FROM", "CLIENT", "INTERNAL", "LEASE", "BY", "PACKETS", "DESCRIPTION\n",
 		"TCP", "18080", " - ", lab.LAN1Addr, "8080", "UPnP", "2", "web & <more>\n",
 		"TCP", "18082", lab.InternetAddr, lab.LAN1Addr, "UPnP", "1", "blanks \n", "TCP", "18083", " - ", lab.LAN2Addr, "disabled", "disabled\n",
-		"UDP", "18080", "11.0.0.9", lab.LAN1Addr, "aTCP 22\n", "UDP", "18081", " - ", lab.LAN2Addr, "168:00:00", "0", " -\n")
+		"UDP", "18080", "11.0.0.9", lab.LAN1Addr, "aTCP 22\n", "UDP", "18081", " - ", lab.LAN2Addr, "UPnP", "0", " -\n")
 	var shown []string
-	for _, m := range parseList(t, []byte(w.says("list --json"))) {
+	for _, m := range parseList(w.t, []byte(w.says("list --json"))) {
 		shown = append(shown, fmt.Sprintf("%s %d %s:%d %t %s %s %q %t", m.Protocol, m.ExternalPort, m.Client, m.InternalPort, m.Enabled,
 			m.MadeBy, *m.Owner, m.Description, m.Host == nil))
 	}
@@ -96,10 +115,12 @@ func TestUpnpctlShows(t *testing.T) {
 		`UDP 18080 192.168.77.10:8080 true UPnP 192.168.77.10 "aTCP 22" true`,
 		`UDP 18081 192.168.77.20:8080 true UPnP 192.168.77.20 "" true`,
 	}; !slices.Equal(shown, want) {
-		t.Errorf("list --json:\n%s\nwant\n%s", strings.Join(shown, "\n"), strings.Join(want, "\n"))
+		w.t.Errorf("list --json:\n%s\nwant\n%s", strings.Join(shown, "\n"), strings.Join(want, "\n"))
 	}
+}
 
-	refusal := lab.LAN2Addr + "  map TCP port 80 to " + lab.LAN2Addr + " port 8080: refused: denied by the rules: ports below 1024 need an allow rule\n"
+func (w *inLab) showsStatus(refusal string) {
+	w.t.Helper()
 	w.says("status", "upnpd", ", up 0:00:", "uplink", lab.WANDev+", up, "+lab.WANAddr, "external", lab.WANAddr, "firewall", "nftables\n",
 		"LAN "+lab.LANDev, lab.RouterLANAddr+"/24, served", "mappings", "5 of ", lab.LAN1Addr, "3 of ",
 		"leases", "/var/run/upnpd/leases\n", "refused", refusal)
@@ -119,25 +140,12 @@ func TestUpnpctlShows(t *testing.T) {
 	}
 	text := w.says("status --json")
 	if err := json.Unmarshal([]byte(text), &status); err != nil {
-		t.Fatalf("%v in %s", err, text)
+		w.t.Fatalf("%v in %s", err, text)
 	}
 	if status.Version == "" || status.Uptime == nil || status.ExternalAddress != lab.WANAddr || status.Firewall != "nftables" || status.ForwardPath != nil ||
 		len(status.LANs) != 1 || status.LANs[0].Device != lab.LANDev || !status.LANs[0].Served || status.Mappings != 5 ||
 		status.LeaseFile != "/var/run/upnpd/leases" || len(status.Refusals) != 1 || status.Refusals[0].From != lab.LAN2Addr {
-		t.Errorf("status --json: %s", text)
-	}
-
-	w.says("log", lab.LAN1Addr+"  map TCP port 18080 to "+lab.LAN1Addr+" port 8080: granted for 3600 s (default: ports from 1024 on)\n", refusal)
-	noTime := regexp.MustCompile(`:\d{10}:`)
-	for args, want := range map[string]string{
-		"export": "TCP:18080:192.168.77.10:8080:T:web & <more>\nUDP:18081:192.168.77.20:8080:T:\n" +
-			"TCP:18082:192.168.77.10:8080:T:  blanks \nUDP:18080:192.168.77.10:8080:T:aTCP 22\n",
-		"export --remote-host": "TCP:18080::192.168.77.10:8080:T:web & <more>\nUDP:18081::192.168.77.20:8080:T:\n" +
-			"TCP:18082:11.0.0.1:192.168.77.10:8080:T:  blanks \nUDP:18080:11.0.0.9:192.168.77.10:8080:T:aTCP 22\n",
-	} {
-		if got := noTime.ReplaceAllString(w.says(args), ":T:"); got != want {
-			t.Errorf("%s:\n%s\nwant\n%s", args, got, want)
-		}
+		w.t.Errorf("status --json: %s", text)
 	}
 }
 
