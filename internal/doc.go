@@ -58,7 +58,9 @@
 //   - The lease file is written within a second of a change. What is granted just
 //     after a write began must be in the next one, which must end within that
 //     second: under constant change writes begin every 800 ms. With 950 ms a test
-//     machine under load lost a mapping of 1.07 s.
+//     machine under load lost a mapping of 1.07 s. So that a write does not wait
+//     for iptables, too, the list of mappings has a mutex of its own, inside the
+//     table's: the wait was up to 556 ms, and is below 10.
 //   - SIGUSR2 ends the daemon and leaves the kernel as it is, for upgrades.
 //   - upnpctl check --live puts its packet in by lo (AF_PACKET), which needs no
 //     module and no other device; that it was forwarded shows in the connection

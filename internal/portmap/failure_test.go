@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/linux-igd/upnpd/internal/portmap"
 	"github.com/linux-igd/upnpd/internal/portmap/portmaptest"
@@ -150,4 +151,43 @@ func count(lines []string, prefix string) int {
 		}
 	}
 	return n
+}
+
+// slowKernel is one in which a change takes its time.
+type slowKernel struct {
+	noKernel
+	busy, end chan struct{}
+}
+
+func (k slowKernel) Change([]portmap.Mapping, *portmap.Mapping) error {
+	k.busy <- struct{}{}
+	<-k.end
+	return nil
+}
+
+// TestListDoesNotWait: a slow kernel does not keep the lease file from being
+// written (issue 4, point 1).
+func TestListDoesNotWait(t *testing.T) {
+	k := slowKernel{busy: make(chan struct{}), end: make(chan struct{})}
+	w := newWorld(t, func(c *portmap.Config) { c.Firewall = k })
+	done := make(chan error)
+	go func() {
+		_, err := w.Map(ask(ann, 5000))
+		done <- err
+	}()
+	<-k.busy
+	listed := make(chan int)
+	go func() { listed <- len(w.List()) }()
+	select {
+	case n := <-listed:
+		if n != 0 {
+			t.Errorf("%d mappings before the kernel has any", n)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("List waits for the kernel")
+	}
+	close(k.end)
+	if err := <-done; err != nil || len(w.List()) != 1 {
+		t.Errorf("%v, %v", err, w.List())
+	}
 }

@@ -128,7 +128,9 @@ func (t *Table) insert(e *entry) {
 	t.changed = true
 	t.added++
 	e.number = t.added
+	t.records.Lock()
 	t.order = append(t.order, e)
+	t.records.Unlock()
 	t.ports[k] = append(t.ports[k], e)
 	t.perClient[e.Client]++
 	heap.Push(&t.leases, e)
@@ -138,7 +140,9 @@ func (t *Table) remove(e *entry) {
 	t.changed = true
 	k := portKey{e.Protocol, e.ExternalPort}
 	i, _ := slices.BinarySearchFunc(t.order, e.number, func(e *entry, n uint64) int { return cmp.Compare(e.number, n) })
+	t.records.Lock()
 	t.order = slices.Delete(t.order, i, i+1)
+	t.records.Unlock()
 	i = slices.Index(t.ports[k], e)
 	if t.ports[k] = slices.Delete(t.ports[k], i, i+1); len(t.ports[k]) == 0 {
 		delete(t.ports, k)

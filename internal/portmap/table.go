@@ -36,6 +36,7 @@ type Table struct {
 	observer func()
 	wake     chan struct{} // tells Run that the next deadline may have changed
 
+	records   sync.Mutex // inside mu, while order or an entry changes: List does not wait for the kernel
 	mu        sync.Mutex
 	policy    Policy
 	network   Network
@@ -127,7 +128,9 @@ func (t *Table) mapLocked(req *Request) (m Mapping, by string, err error) {
 		t.insert(&entry{Mapping: m})
 	} else {
 		before := old.Mapping
+		t.records.Lock()
 		old.Mapping = m
+		t.records.Unlock()
 		t.leases.moved(old)
 		t.changed = true
 		if before.Deadline = m.Deadline; before == m { // a renewal is no news
@@ -248,8 +251,8 @@ func (t *Table) Len() int {
 
 // List copies all mappings in the order of their making.
 func (t *Table) List() []Mapping {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	t.records.Lock()
+	defer t.records.Unlock()
 	return t.list()
 }
 
@@ -308,7 +311,9 @@ func (t *Table) Flush() int {
 	t.mu.Lock()
 	defer t.unlock()
 	n := len(t.order)
+	t.records.Lock()
 	t.order, t.leases, t.changed = nil, nil, true
+	t.records.Unlock()
 	clear(t.ports)
 	clear(t.perClient)
 	t.sync()
