@@ -40,6 +40,8 @@ func run(argv []string) int {
 	case errors.Is(err, config.ErrVersion):
 		fmt.Println(version)
 		return 0
+	case errors.Is(err, config.ErrChecked):
+		return 0
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "upnpd:", err)
 		return 1

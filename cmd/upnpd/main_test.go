@@ -60,6 +60,8 @@ func TestCommandLine(t *testing.T) {
 	}{
 		{"--version", 0, version + "\n", ""},
 		{"--help", 0, "upnpd [flags] EXTIF INTIF...", ""},
+		{"--check-config --config " + nul + " wan0 nosuch", 0, "", ""},
+		{"--check-config --config " + conf + " wan0 br-lan", 1, "", conf + `:2: max_lease = "forever": want`},
 		{"--config " + nul, 1, "", "upnpd [flags] EXTIF INTIF..."},
 		{"--config " + nul + " wan0", 1, "", "upnpd [flags] EXTIF INTIF..."},
 		{"--config " + nul + " --no-such-flag wan0 br-lan", 1, "", "--no-such-flag"},

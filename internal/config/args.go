@@ -12,6 +12,7 @@ import (
 // commandLine is what the arguments say, before values have types.
 type commandLine struct {
 	foreground bool
+	check      bool   // --check-config
 	path       string // --config, "" when not given
 	settings   []setting
 }
@@ -41,6 +42,7 @@ func readArgs(args []string) (*commandLine, error) {
 	flags.SetOutput(io.Discard)
 	flags.BoolVarP(&line.foreground, "foreground", "f", false, "")
 	flags.StringVar(&line.path, "config", "", "")
+	flags.BoolVar(&line.check, "check-config", false, "")
 	help := flags.BoolP("help", "h", false, "")
 	version := flags.Bool("version", false, "")
 	for _, o := range options {

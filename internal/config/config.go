@@ -24,10 +24,12 @@ const DefaultPath = "/etc/upnpd.conf"
 // UsageLine is the form of the command line.
 const UsageLine = "upnpd [flags] EXTIF INTIF..."
 
-// The command line asked for a text instead of a daemon.
+// The command line asked for a text, or for a look at the configuration, instead
+// of a daemon.
 var (
 	ErrHelp    = errors.New("help asked")
 	ErrVersion = errors.New("version asked")
+	ErrChecked = errors.New("the configuration can be read")
 )
 
 // Config is everything that an administrator can choose. Whether the devices,
@@ -133,7 +135,7 @@ func defaults() *Config {
 // Parse reads the command line, without the program's name, and the file that
 // it names. It gives the Config and warnings: options that are accepted but
 // mean nothing here. An error is one line that says what is wrong, where, and
-// what would be right; ErrHelp and ErrVersion are no faults.
+// what would be right; ErrHelp, ErrVersion and ErrChecked are no faults.
 func Parse(args []string) (*Config, []string, error) {
 	return parse(args, DefaultPath)
 }
@@ -163,6 +165,9 @@ func parse(args []string, defaultPath string) (*Config, []string, error) {
 	c.Policy.Rules = append(c.Policy.Rules, fileRules...) // the flags' rules come first
 	if err := c.checkDevices(); err != nil {
 		return nil, nil, err
+	}
+	if line.check {
+		return nil, nil, ErrChecked
 	}
 	return c, warnings(append(file, line.settings...)), nil
 }

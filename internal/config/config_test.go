@@ -199,7 +199,7 @@ func TestUsage(t *testing.T) {
 	for _, m := range regexp.MustCompile(`--([a-z-]+)`).FindAllStringSubmatch(Usage(), -1) {
 		name := strings.ReplaceAll(m[1], "-", "_")
 		switch name {
-		case "foreground", "config", "help", "version":
+		case "foreground", "config", "check-config", "help", "version":
 		default:
 			if findOption(name).name == "" {
 				t.Errorf("--%s is no flag", m[1])
@@ -217,6 +217,7 @@ func TestHelpAndVersion(t *testing.T) {
 		{[]string{"-h"}, ErrHelp},
 		{[]string{"-fh", "ppp0", "--max-lease", "abc"}, ErrHelp},
 		{[]string{"--version"}, ErrVersion},
+		{[]string{"--check-config", "ppp0", "br0"}, ErrChecked},
 		{[]string{"--version", "--config", "/nonexistent"}, ErrVersion},
 	} {
 		if _, _, err := with(t, "", tt.args...); !errors.Is(err, tt.want) {

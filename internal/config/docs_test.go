@@ -126,7 +126,7 @@ func checkBounds(t *testing.T, e entry, least, most string, takes func(string) b
 // flag that there is not.
 func TestManFlags(t *testing.T) {
 	page := manPage(t, "upnpd.8")
-	own := map[string]bool{"foreground": false, "config": false, "help": false, "version": false}
+	own := map[string]bool{"foreground": false, "config": false, "check-config": false, "help": false, "version": false}
 	for _, m := range regexp.MustCompile(`--([a-z-]+)`).FindAllStringSubmatch(page, -1) {
 		if _, ok := own[m[1]]; ok {
 			own[m[1]] = true

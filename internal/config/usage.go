@@ -10,6 +10,7 @@ mappings; SIGUSR2: end, but leave them working for the next run. See upnpctl.
 
   -f, --foreground      stay in the foreground and log to stderr
       --config FILE     read FILE instead of ` + DefaultPath + `
+      --check-config    only say whether the configuration can be read
       --extip ADDR      report ADDR as the external address
       --port PORT       HTTP port (default 0: the first free one from 49152)
       --firewall NAME   auto, nftables or iptables (default auto)
