@@ -32,9 +32,12 @@ LACKING="extif6 external_iface6 ipv6 ipv6=0 ipv6_disable ipv6_disable=1
 MINIUPNPD="external_iface internal_iface enable_upnp enable_natpmp secure_mode
 	upnp_lease_file log_output igdv1"
 
+# upnpd_log PRIORITY TEXT: one line.
 upnpd_log() {
-	logger -t upnpd -p "daemon.$1" "$2"
-	[ ! -t 2 ] || echo "upnpd: $2" >&2
+	local text
+	text=$(printf %s "$2" | tr '\n' ' ')
+	logger -t upnpd -p "daemon.$1" "$text"
+	[ ! -t 2 ] || echo "upnpd: $text" >&2
 }
 
 # upnpd_note TEXT: something to know, also in upnpd.conf, so that a reload does not
@@ -169,22 +172,21 @@ upnpd_ignored() {
 	[ -z "$unknown$EXTRA" ] || upnpd_note "ignored, since unknown:$unknown${EXTRA:+; sections$EXTRA}"
 }
 
-# upnpd_is_network NAME: netifd has it. Names with other characters, as eth0.2,
-# would be errors of syntax in network.sh.
-upnpd_is_network() {
-	case "$1" in
-	'' | *[!A-Za-z0-9_]*) return 1 ;;
-	esac
-	[ "$(uci -q get "network.$1")" = interface ]
-}
-
 # upnpd_resolve NAME [DEPTH]: DEVICE is the device of a network, while that is
 # down the one that it will have, or NAME itself when it is a device; else "".
+# NETWORK is set when NAME is a network.
 upnpd_resolve() {
-	DEVICE=
-	if upnpd_is_network "$1"; then
-		network_get_device DEVICE "$1"
+	DEVICE='' NETWORK=''
+	case "$1" in
+	'' | *[!A-Za-z0-9_]*) ;; # an error of syntax in network.sh, as eth0.2
+	*)
+		network_get_device DEVICE "$1" && NETWORK=$1 # also one that another one made
+		[ "$(uci -q get "network.$1")" != interface ] || NETWORK=$1
+		;;
+	esac
+	if [ -n "$NETWORK" ]; then
 		[ -n "$DEVICE" ] || upnpd_planned "$1" "${2:-0}"
+		NETWORK=$1
 	elif [ -n "$1" ] && [ -e "/sys/class/net/$1" ]; then
 		DEVICE=$1
 	fi
@@ -239,7 +241,7 @@ upnpd_uplink() {
 	fi
 	upnpd_resolve "$name"
 	UPLINK=${DEVICE:-$(printf %.15s "$name")} # as long as a device's name may be
-	if upnpd_is_network "$name"; then
+	if [ -n "$NETWORK" ]; then
 		NETWORKS=$name
 		echo "# network $name was $UPLINK"
 	elif [ -z "$DEVICE" ] && [ -z "$BAD" ]; then
@@ -252,18 +254,18 @@ upnpd_uplink() {
 # upnpd_lans writes intif. A network without a device is left out until it has
 # one: the daemon wants all that it is told of.
 upnpd_lans() {
-	local name names=lan
-	! upnpd_get intif internal_iface || names=$VALUE
+	local name
+	upnpd_get intif internal_iface || VALUE=lan FROM=$SECTION.intif
 	set -f
-	for name in $names; do
+	for name in $VALUE; do
 		upnpd_resolve "$name"
 		[ -e "/sys/class/net/$DEVICE" ] || DEVICE=
-		! upnpd_is_network "$name" || upnpd_has "$NETWORKS" "$name" || NETWORKS="$NETWORKS $name"
+		[ -z "$NETWORK" ] || upnpd_has "$NETWORKS" "$name" || NETWORKS="$NETWORKS $name"
 		if [ -n "$DEVICE" ] && [ "$DEVICE" = "$UPLINK" ]; then
 			upnpd_bad "$FROM" "\"$name\" is the uplink, $UPLINK"
 		elif [ -n "$DEVICE" ]; then
 			upnpd_has "$LANS" "$DEVICE" || LANS="$LANS $DEVICE"
-		elif upnpd_is_network "$name"; then
+		elif [ -n "$NETWORK" ]; then
 			upnpd_note "upnpd.$FROM: network $name has no device now; waiting for it"
 		else
 			upnpd_bad "$FROM" "\"$name\" is neither a network nor a device"
@@ -322,7 +324,7 @@ upnpd_perm_rule() {
 	upnpd_word from "$from"
 	case "$comment" in
 	'' | *"$NEWLINE"*) ;;
-	*) printf '# %.200s\n' "$comment" ;;
+	*) printf '# rule: %.200s\n' "$comment" ;;
 	esac
 	echo "$action $(upnpd_range "$ext_ports") $int_addr $(upnpd_range "$int_ports")${proto:+ $proto}${from:+ from $from} # $FROM"
 }

@@ -31,7 +31,7 @@ var installed = map[string]string{
 // applets are the programs of busybox that these scripts may use, all of them in
 // OpenWrt's.
 var applets = []string{
-	"sh", "basename", "cat", "chown", "cmp", "grep", "ls", "md5sum", "mkdir", "mv", "printf", "rm", "sed",
+	"sh", "basename", "cat", "chown", "cmp", "grep", "ls", "md5sum", "mkdir", "mv", "printf", "rm", "sed", "tr",
 }
 
 // router is a small OpenWrt in a directory, for chroot.
@@ -42,7 +42,7 @@ type router struct {
 
 // network is what netifd knows of one.
 type network struct {
-	config string // its options, as UCI lines
+	config string // its options, as UCI lines; "": another network made it
 	device string // l3_device while it is up, "" while it is down
 	route  bool   // it has the default route
 }
@@ -96,7 +96,9 @@ func (r *router) networks(all map[string]network) {
 	r.remove("/network")
 	var text strings.Builder
 	for name, n := range all {
-		fmt.Fprintf(&text, "config interface '%s'\n%s\n", name, n.config)
+		if n.config != "" {
+			fmt.Fprintf(&text, "config interface '%s'\n%s\n", name, n.config)
+		}
 		r.write("/network/"+name+"/keep", "")
 		if n.device != "" {
 			r.write("/network/"+name+"/l3_device", n.device+"\n")
