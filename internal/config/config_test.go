@@ -199,7 +199,7 @@ func TestUsage(t *testing.T) {
 	for _, m := range regexp.MustCompile(`--([a-z-]+)`).FindAllStringSubmatch(Usage(), -1) {
 		name := strings.ReplaceAll(m[1], "-", "_")
 		switch name {
-		case "foreground", "config", "check-config", "help", "version":
+		case "foreground", "config", "check_config", "help", "version":
 		default:
 			if findOption(name).name == "" {
 				t.Errorf("--%s is no flag", m[1])
