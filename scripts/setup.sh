@@ -14,7 +14,7 @@ packages=(
 	gcc libc6-dev                               # the race detector
 	shellcheck man-db                           # make lint
 	iproute2 iptables nftables procps           # the lab
-	util-linux wget
+	util-linux wget busybox
 	miniupnpc python3-miniupnpc gupnp-tools     # control points
 	python3-gi gir1.2-gupnp-1.6                 # and one that the tests write
 )
