@@ -2,18 +2,21 @@
 # themselves what they need on Debian and Ubuntu (scripts/setup.sh).
 
 VERSION ?= 0.1.0
+PACKAGE_RELEASE ?= 1
 PREFIX  ?= /usr
 DESTDIR ?=
 MAN     = $(DESTDIR)$(PREFIX)/share/man
 
 GO      = $(or $(shell scripts/setup.sh --go),$(error no Go for the tests))
 BUILDER = $(or $(shell scripts/setup.sh --go-build),$(error no Go to build with))
-BUILD   = CGO_ENABLED=0 GOTOOLCHAIN=$(or $(RELEASE),local) $(BUILDER) build -trimpath $(SMALL) \
+BUILD   = CGO_ENABLED=0 GOTOOLCHAIN=$(or $(RELEASE),local) $(BUILDER) build -trimpath -buildvcs=false $(SMALL) \
           -ldflags '-s -w -X main.version=$(VERSION) $(ROUND)'
 MAIN    = ./cmd/upnpd
-TARGETS = mips mipsle arm5 arm6 arm7 arm64 amd64
+SIZED   = mips mipsle arm5 arm6 arm7 arm64 amd64
+TARGETS = $(SIZED) 386 386-softfloat mips64 riscv64 loong64
 
 .PHONY: all install cross size emulate lint check test demo lab bench bench-doc setup clean $(TARGETS)
+.PHONY: ipk packages apk deb
 
 all:
 	@mkdir -p bin
@@ -42,21 +45,47 @@ mipsle: export GOENV = GOARCH=mipsle GOMIPS=softfloat GOEXPERIMENT=noswissmap,no
 # Segments are rounded to pages of 4 kB, as all 32-bit MIPS and ARM routers have, and of
 # at most 16 kB on arm64, not to the 64 kB of the largest machines: 100 kB of
 # padding.
-mips mipsle arm5 arm6 arm7: ROUND = -R 4096
+mips mipsle arm5 arm6 arm7 386 386-softfloat: ROUND = -R 4096
 arm64:       ROUND = -R 16384
 arm5:   export GOENV = GOARCH=arm GOARM=5
 arm6:   export GOENV = GOARCH=arm GOARM=6
 arm7:   export GOENV = GOARCH=arm GOARM=7
 arm64:  export GOENV = GOARCH=arm64
 amd64:  export GOENV = GOARCH=amd64
+386:    export GOENV = GOARCH=386
+386-softfloat: export GOENV = GOARCH=386 GO386=softfloat
+mips64: export GOENV = GOARCH=mips64 GOMIPS64=softfloat
+riscv64: export GOENV = GOARCH=riscv64
+loong64: export GOENV = GOARCH=loong64
 
 $(TARGETS):
 	@mkdir -p dist
 	@echo "build dist/upnpd-$@"
 	@env GOOS=linux $$GOENV $(BUILD) -o dist/upnpd-$@ $(MAIN)
 
-size: cross
+size: $(SIZED)
 	scripts/size.sh
+
+# Packages of the same binaries. ARCH is one of OpenWrt's architectures, or one of
+# Debian's; without it, all.
+PACKAGE = VERSION='$(VERSION)' PACKAGE_RELEASE='$(PACKAGE_RELEASE)' scripts/
+binaries = $(MAKE) --no-print-directory $(if $(ARCH),$(or $(shell scripts/$@.sh --target $(ARCH)),$(error no package)),cross)
+
+ipk:
+	$(if $(ARCH),,$(error make ipk ARCH=mipsel_24kc makes one package, make packages all))
+	@$(binaries)
+	@$(PACKAGE)ipk.sh $(ARCH)
+
+packages: cross
+	@$(PACKAGE)ipk.sh --all
+
+apk:
+	@$(binaries)
+	@$(PACKAGE)apk.sh $(or $(ARCH),--all)
+
+deb:
+	@$(binaries)
+	@GO=$(GO) $(PACKAGE)deb.sh $(or $(ARCH),--all)
 
 # The router binaries at least start.
 emulate: mips mipsle
