@@ -87,6 +87,11 @@ done
 			t.Errorf("%s called %q, want %q", hook, got, want)
 		}
 	}
+	// apk gives versions as arguments, and does not say what for.
+	got := newRouter(t, true, ourChain, true).run(t, filepath.Join(tree, "pre-upgrade"), nil, "2-r1", "1-r1")
+	if want := "procd_send_signal upnpd * USR2; upnpd stop"; got != want {
+		t.Errorf("pre-upgrade: %q, want %q", got, want)
+	}
 	for hook, source := range map[string]string{"post-install": "postinst", "post-upgrade": "postinst",
 		"pre-upgrade": "handover", "post-deinstall": "postrm"} {
 		_, script, _ := strings.Cut(string(read(t, filepath.Join(checkout(t), "scripts/package", source))), "\n")

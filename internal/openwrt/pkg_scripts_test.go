@@ -58,12 +58,15 @@ func (r router) run(t *testing.T, name string, env []string, args ...string) str
 	return calls
 }
 
-// runMoved runs scripts/package/NAME with some of its paths below dir, and the
-// stand-ins in dir/bin. It gives the calls that they wrote to dir/calls, and the
-// output.
+// runMoved runs scripts/package/NAME, or the file with that path, with some of its
+// paths below dir, and the stand-ins in dir/bin. It gives the calls that they wrote
+// to dir/calls, and the output.
 func runMoved(t *testing.T, dir, name string, paths, env []string, args ...string) (calls, out string) {
 	t.Helper()
-	text := string(read(t, filepath.Join(checkout(t), "scripts/package", name)))
+	if !filepath.IsAbs(name) {
+		name = filepath.Join(checkout(t), "scripts/package", name)
+	}
+	text := string(read(t, name))
 	for _, path := range paths {
 		text = strings.ReplaceAll(text, path, dir+path)
 	}

@@ -53,12 +53,16 @@ func checkout(t testing.TB) string {
 // packArchitectures are those of the packages that the tests make.
 var packArchitectures = []string{"mipsel_24kc", "x86_64"}
 
-// TestPackages makes packages twice, as a user would: the same files in other
-// directories, with other times and modes, by users with other settings.
+// TestPackages makes packages twice, as a user would: in other directories, at other
+// times, with other settings, and where root can make it so, by another user.
 func TestPackages(t *testing.T) {
 	dir := t.TempDir()
 	a := pack(t, filepath.Join(dir, "a"), "export TZ=UTC LC_ALL=C")
-	b := pack(t, filepath.Join(dir, "another", "place"), "umask 077; export TZ=Asia/Tokyo LC_ALL=C.UTF-8")
+	b := pack(t, filepath.Join(dir, "another"), "umask 077; export TZ=Asia/Tokyo LC_ALL=C.UTF-8")
+	if os.Geteuid() == 0 {
+		run(t, b, nil, "chown", "-R", "65534:65534", b)
+		run(t, b, nil, "setpriv", append([]string{"--reuid=65534", "--regid=65534", "--clear-groups", "scripts/ipk.sh"}, packArchitectures...)...)
+	}
 	t.Run("equal", func(t *testing.T) { testEqualBuilds(t, a, b) })
 	t.Run("form", func(t *testing.T) { testIpkForm(t, a) })
 	t.Run("files", func(t *testing.T) { testIpkFiles(t, a) })
