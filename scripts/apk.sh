@@ -52,9 +52,9 @@ tree() {
 	mkdir -p "$2/root"
 	stage "$2/root" "$(target "$1")"
 	lists "$2/root"
-	hook "$2/post-install" $'add_group_and_user\ndefault_postinst' postinst
+	hook "$2/post-install" $'add_group_and_user\ndefault_postinst' ''
 	hook "$2/pre-upgrade" '' handover PKG_UPGRADE=1
-	hook "$2/post-upgrade" $'add_group_and_user\ndefault_postinst' postinst PKG_UPGRADE=1
+	hook "$2/post-upgrade" $'add_group_and_user\ndefault_postinst' '' PKG_UPGRADE=1
 	hook "$2/pre-deinstall" default_prerm ''
 	hook "$2/post-deinstall" '' postrm
 }

@@ -59,7 +59,6 @@ ipk() {
 	conffiles >"$work/control/conffiles"
 	hook postinst >"$work/control/postinst"
 	hook prerm >"$work/control/prerm"
-	install -m 755 scripts/package/postinst "$work/control/postinst-pkg"
 	install -m 755 scripts/package/handover "$work/control/prerm-pkg"
 	install -m 755 scripts/package/postrm "$work/control/postrm"
 	chmod 755 "$work/control/postinst" "$work/control/prerm"

@@ -1,4 +1,4 @@
-package openwrt
+package openwrt_test
 
 import (
 	"bytes"

@@ -1,4 +1,4 @@
-package openwrt
+package openwrt_test
 
 import (
 	"path/filepath"
@@ -20,7 +20,7 @@ func TestFeedPackage(t *testing.T) {
 			t.Errorf("%s has not the content of %s", path, want.source)
 		}
 	}
-	for script, source := range map[string]string{"preinst": "handover", "prerm": "handover", "postinst": "postinst", "postrm": "postrm"} {
+	for script, source := range map[string]string{"preinst": "handover", "prerm": "handover", "postrm": "postrm"} {
 		if got, want := string(read(t, filepath.Join(out, script))), string(read(t, filepath.Join(top, "scripts/package", source))); got != want {
 			t.Errorf("%s is not scripts/package/%s:\n%s", script, source, got)
 		}

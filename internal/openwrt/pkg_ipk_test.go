@@ -1,4 +1,4 @@
-package openwrt
+package openwrt_test
 
 import (
 	"archive/tar"
@@ -124,7 +124,7 @@ func testIpkControl(t *testing.T, dir string) {
 		t.Errorf("conffiles are %q", got)
 	}
 	modes := map[string]int64{"./": 0o755, "./control": 0o644, "./conffiles": 0o644, "./postinst": 0o755,
-		"./postinst-pkg": 0o755, "./prerm": 0o755, "./prerm-pkg": 0o755, "./postrm": 0o755}
+		"./prerm": 0o755, "./prerm-pkg": 0o755, "./postrm": 0o755}
 	for _, m := range control {
 		if want, ok := modes[m.Name]; !ok || m.Mode != want {
 			t.Errorf("control.tar.gz has %s with mode %o, want %o", m.Name, m.Mode, want)
@@ -238,7 +238,7 @@ func testIpkHooks(t *testing.T, dir string) {
 			t.Errorf("default_%s got %q, want %q", hook, got, want)
 		}
 	}
-	for hook, source := range map[string]string{"postinst-pkg": "postinst", "prerm-pkg": "handover", "postrm": "postrm"} {
+	for hook, source := range map[string]string{"prerm-pkg": "handover", "postrm": "postrm"} {
 		if !bytes.Equal(find(t, control, "./"+hook), read(t, filepath.Join(dir, "scripts/package", source))) {
 			t.Errorf("%s is not scripts/package/%s", hook, source)
 		}

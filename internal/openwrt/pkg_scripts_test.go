@@ -1,4 +1,4 @@
-package openwrt
+package openwrt_test
 
 import (
 	"path/filepath"
@@ -78,10 +78,7 @@ func runMoved(t *testing.T, dir, name string, paths, env []string, args ...strin
 	return strings.ReplaceAll(strings.TrimSpace(string(read(t, filepath.Join(dir, "calls")))), "\n", "; "), out
 }
 
-const (
-	stockChain = "chain forward { policy drop; jump handle_reject }\n"
-	ourChain   = "chain forward { policy drop; meta nfproto ipv4 ct mark & 0x10000000 == 0x10000000 ct status dnat accept }\n"
-)
+const ourChain = "chain forward { policy drop; meta nfproto ipv4 ct mark & 0x10000000 == 0x10000000 ct status dnat accept }\n"
 
 // An upgrade leaves the mappings in the kernel when the kernel ends them by itself.
 func TestHandover(t *testing.T) {
@@ -104,24 +101,6 @@ func TestHandover(t *testing.T) {
 		"an image is being built": {true, true, []string{"PKG_UPGRADE=1", "IPKG_INSTROOT=/image"}, []string{"upgrade"}, ""},
 	} {
 		if got := newRouter(t, c.table, ourChain, c.daemon).run(t, "handover", c.env, c.args...); got != c.want {
-			t.Errorf("%s: %q, want %q", name, got, c.want)
-		}
-	}
-}
-
-// fw4 is told of the snippet only when it runs without it (issue 5, point 4).
-func TestPostinst(t *testing.T) {
-	for name, c := range map[string]struct {
-		chain string
-		env   []string
-		want  string
-	}{
-		"stock fw4":               {stockChain, nil, "fw4 -q reload"},
-		"the rule is there":       {ourChain, nil, ""},
-		"no fw4, or it is off":    {"", nil, ""},
-		"an image is being built": {stockChain, []string{"IPKG_INSTROOT=/image"}, ""},
-	} {
-		if got := newRouter(t, true, c.chain, false).run(t, "postinst", c.env, "configure"); got != c.want {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
 	}

@@ -1,4 +1,4 @@
-package openwrt
+package openwrt_test
 
 import (
 	"archive/tar"
@@ -35,6 +35,7 @@ var installed = map[string]entry{
 	"/etc/config/upnpd":                                     {mode: 0o600, source: "files/upnpd.config"},
 	"/etc/init.d/upnpd":                                     {mode: 0o755, source: "files/upnpd.init"},
 	"/etc/uci-defaults/95-upnpd":                            {mode: 0o755, source: "files/upnpd.defaults"},
+	"/usr/share/upnpd/uci.sh":                               {mode: 0o644, source: "files/uci.sh"},
 	"/etc/capabilities/upnpd.json":                          {mode: 0o644, source: "files/upnpd.caps"},
 	"/usr/share/upnpd/firewall.include":                     {mode: 0o755, source: "files/firewall.include"},
 	"/usr/share/nftables.d/chain-post/forward/20-upnpd.nft": {mode: 0o644, source: "files/20-upnpd.nft"},

@@ -1,5 +1,5 @@
 # BuildPackage prepares, "builds" and installs, and writes each definition to a file.
-scripts = preinst postinst prerm postrm conffiles description
+scripts = preinst prerm postrm conffiles description
 
 define BuildPackage
 $(eval $(Package/$(1)))
