@@ -8,7 +8,7 @@ $(1):
 	$(Build/Prepare)
 	$(Build/Compile)
 	$(call Package/$(1)/install,$(OUT)/root)
-	$(foreach s,$(scripts),$(file >$(OUT)/$(s),$(Package/$(1)/$(s))))
+	$(foreach s,$(scripts),$(file >$(OUT)/$(s),$(call Package/$(1)/$(s))))
 	$(file >$(OUT)/fields,$(call fields))
 endef
 
