@@ -14,7 +14,7 @@ packages=(
 	gcc libc6-dev                               # the race detector
 	shellcheck man-db                           # make lint
 	iproute2 iptables nftables procps           # the lab
-	util-linux wget busybox
+	util-linux wget busybox systemd             # the router's shell, and units
 	miniupnpc python3-miniupnpc gupnp-tools     # control points
 	python3-gi gir1.2-gupnp-1.6                 # and one that the tests write
 )
