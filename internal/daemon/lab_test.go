@@ -43,15 +43,21 @@ func raise(t *testing.T, iptables string) *inLab {
 		t.Fatal(err)
 	}
 	w.before = w.Rules(iptables)
+	w.serveHosts()
+	return w
+}
+
+// serveHosts starts the servers of the LAN hosts.
+func (w *inLab) serveHosts() {
+	w.t.Helper()
 	for _, h := range []*lab.Host{w.LAN1, w.LAN2} {
 		if _, err := h.EchoTCP(uint16(w.served())); err != nil {
-			t.Fatal(err)
+			w.t.Fatal(err)
 		}
 		if _, err := h.EchoUDP(uint16(w.served())); err != nil {
-			t.Fatal(err)
+			w.t.Fatal(err)
 		}
 	}
-	return w
 }
 
 func (w *inLab) start(flags ...string) {
