@@ -110,7 +110,7 @@ func (h *Host) close() error {
 // Command returns a command that runs on the host. It is killed when ctx ends.
 func (h *Host) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	here, _ := os.Getwd() // it would begin at /
-	enter := []string{"-t", strconv.Itoa(h.PID), "-n", "-m", "--wd=" + here, "--", name}
+	enter := []string{"-t", strconv.Itoa(h.PID), "-n", "-m", "-r", "--wd=" + here, "--", name}
 	cmd := exec.CommandContext(ctx, "nsenter", append(enter, args...)...)
 	// Plain su leaves the sbin directories, where ip and iptables are, out.
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
