@@ -37,21 +37,23 @@ func (b *toolbox) get(t *testing.T) string {
 	return b.dir
 }
 
-// fill builds the stand-ins, and copies busybox with its libraries.
+// fill builds upnpd and the stand-in for uci, and copies busybox with its libraries.
 func (b *toolbox) fill() (err error) {
 	if b.dir, err = os.MkdirTemp("", "upnpd-openwrt-"); err != nil {
 		return err
 	}
-	build := exec.Command("go", "build", "-o", b.dir+"/standin", "./standin")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0") // there are no libraries for it
-	if out, err := build.CombinedOutput(); err != nil {
-		return errors.New("build standin: " + string(out))
+	for to, source := range map[string]string{"/usr/sbin/upnpd": "../../cmd/upnpd", "/sbin/uci": "./standin"} {
+		build := exec.Command("go", "build", "-o", b.dir+"/root"+to, source)
+		build.Env = append(os.Environ(), "CGO_ENABLED=0") // there are no libraries for them
+		if out, err := build.CombinedOutput(); err != nil {
+			return errors.New("build " + source + ": " + string(out))
+		}
 	}
 	busybox, err := exec.LookPath("busybox")
 	if err != nil {
 		return errors.New("no busybox: install the package busybox")
 	}
-	files := map[string]string{b.dir + "/standin": "/sbin/uci", busybox: "/bin/busybox"}
+	files := map[string]string{busybox: "/bin/busybox"}
 	ldd, _ := exec.Command("ldd", busybox).Output() // it fails for a static one
 	for _, m := range regexp.MustCompile(`(?:=> )?(/\S+) \(0x`).FindAllStringSubmatch(string(ldd), -1) {
 		files[m[1]] = m[1]
@@ -61,7 +63,7 @@ func (b *toolbox) fill() (err error) {
 			return err
 		}
 	}
-	return copyFile(b.dir+"/standin", b.dir+"/root/usr/sbin/upnpd")
+	return nil
 }
 
 func copyFile(from, to string) error {

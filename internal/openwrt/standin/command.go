@@ -17,8 +17,8 @@ const (
 
 var errNoEntry = errors.New("uci: Entry not found")
 
-// runUCI is uci [FLAG...] COMMAND ARGUMENT...
-func runUCI(args []string) error {
+// run is uci [FLAG...] COMMAND ARGUMENT...
+func run(args []string) error {
 	quiet := false
 	for len(args) > 0 && strings.HasPrefix(args[0], "-") {
 		switch args[0] {
@@ -26,21 +26,21 @@ func runUCI(args []string) error {
 			quiet = true
 		case "-S", "-n":
 		default:
-			return fmt.Errorf("standin: uci %s", args[0])
+			return fmt.Errorf("stand-in: uci %s", args[0])
 		}
 		args = args[1:]
 	}
 	if len(args) == 0 {
-		return errors.New("standin: uci without a command")
+		return errors.New("stand-in: uci without a command")
 	}
-	err := uciCommand(args[0], args[1:])
+	err := execute(args[0], args[1:])
 	if err != nil && quiet {
 		os.Exit(1)
 	}
 	return err
 }
 
-func uciCommand(command string, args []string) error {
+func execute(command string, args []string) error {
 	switch {
 	case command == "export" && len(args) == 1:
 		p, err := load(args[0])
@@ -67,7 +67,7 @@ func uciCommand(command string, args []string) error {
 	case (command == "set" || command == "add_list" || command == "delete") && len(args) == 1:
 		return stage(command, args[0])
 	}
-	return fmt.Errorf("standin: uci %s %q", command, args)
+	return fmt.Errorf("stand-in: uci %s %q", command, args)
 }
 
 // batch runs commands whose values have no blanks.
@@ -77,7 +77,7 @@ func batch(r io.Reader) error {
 		if len(fields) == 0 {
 			continue
 		}
-		if err := uciCommand(fields[0], fields[1:]); err != nil {
+		if err := execute(fields[0], fields[1:]); err != nil {
 			return err
 		}
 	}
