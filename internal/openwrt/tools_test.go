@@ -53,13 +53,19 @@ func (b *toolbox) fill() (err error) {
 	if err != nil {
 		return errors.New("no busybox: install the package busybox")
 	}
-	files := map[string]string{busybox: "/bin/busybox"}
-	ldd, _ := exec.Command("ldd", busybox).Output() // it fails for a static one
+	return copyProgram(busybox, b.dir+"/root", "/bin/busybox")
+}
+
+// copyProgram copies a program to a path in another root, with the libraries that it
+// needs.
+func copyProgram(program, root, path string) error {
+	files := map[string]string{program: path}
+	ldd, _ := exec.Command("ldd", program).Output() // it fails for a static one
 	for _, m := range regexp.MustCompile(`(?:=> )?(/\S+) \(0x`).FindAllStringSubmatch(string(ldd), -1) {
 		files[m[1]] = m[1]
 	}
 	for from, to := range files {
-		if err := copyFile(from, b.dir+"/root"+to); err != nil {
+		if err := copyFile(from, root+to); err != nil {
 			return err
 		}
 	}
