@@ -52,7 +52,7 @@ func run(argv []string) int {
 	if !cfg.Foreground && !child {
 		return background(argv)
 	}
-	log, parent := daemon.NewLog(os.Stderr), (*os.File)(nil)
+	log, parent := daemon.NewLog(os.Stdout, os.Stderr), (*os.File)(nil)
 	if child {
 		log, parent = daemon.NewSyslog(), parentPipe()
 	}

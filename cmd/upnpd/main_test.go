@@ -67,12 +67,12 @@ func TestCommandLine(t *testing.T) {
 		{"--config " + nul + " --no-such-flag wan0 br-lan", 1, "", "--no-such-flag"},
 		{"--config " + conf + " wan0 br-lan", 1, "", conf + `:2: max_lease = "forever": want`},
 		{"--config /no/such/file wan0 br-lan", 1, "", "/no/such/file"},
-		{"-f --config " + nul + " wan0 nosuch", 1, "", `INTIF "nosuch": there is no such device`},
+		{"-f --config " + nul + " wan0 nosuch", 1, "wan: no LAN device nosuch", `INTIF "nosuch": there is no such device`},
 		{"--config " + nul + " wan0 nosuch", 1, "", `INTIF "nosuch": there is no such device`},
 		{"--config " + nul + " --iptables-location /nowhere/iptables wan0 br-lan", 1, "", "set iptables_location"},
 		{"--config " + nosuch, 1, "", nosuch + `:3: intif = "nosuch": there is no such device`},
 		{"--config " + nul + " --iptables-location " + broken + " wan0 br-lan", 1, "", broken + "-restore: exit status 1: no"},
-		{"-f --config " + nul + " --firewall iptables --prerouting-chain-name MINE wan0 br-lan", 1, "", "prerouting_chain_name = MINE: table nat has no such chain"},
+		{"-f --config " + nul + " --firewall iptables --prerouting-chain-name MINE wan0 br-lan", 1, "wan: wan0 has address", "prerouting_chain_name = MINE: table nat has no such chain"},
 	} {
 		t.Run(tt.args, func(t *testing.T) {
 			stdout, stderr, code := command(t, l, strings.Fields(tt.args)...)

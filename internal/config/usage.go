@@ -8,7 +8,7 @@ device of the uplink, each INTIF that of a LAN. The program goes to the
 background when it serves. SIGHUP: read the file again; SIGUSR1: delete all
 mappings; SIGUSR2: end, but leave them working for the next run. See upnpctl.
 
-  -f, --foreground      stay in the foreground and log to stderr
+  -f, --foreground      stay in the foreground and log to stdout and stderr
       --config FILE     read FILE instead of ` + DefaultPath + `
       --check-config    only say whether the configuration can be read
       --extip ADDR      report ADDR as the external address

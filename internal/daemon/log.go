@@ -15,17 +15,24 @@ import (
 	"github.com/linux-igd/upnpd/internal/config"
 )
 
-// Log writes the daemon's lines to stderr or to syslog. Its methods may be
+// Log writes the daemon's lines to stdout and stderr, or to syslog. Its methods may be
 // called from any goroutine.
 type Log struct {
 	level atomic.Uint32
 	write func(level config.LogLevel, line string)
 }
 
-// NewLog writes lines as they are to w: what supervises a daemon in the
-// foreground adds the time itself.
-func NewLog(w io.Writer) *Log {
-	l := &Log{write: func(_ config.LogLevel, line string) { io.WriteString(w, line+"\n") }}
+// NewLog writes lines as they are, what happens to stdout and what is wrong to
+// stderr: what supervises a daemon in the foreground adds the time itself, and
+// procd the level (OPENWRT.md, section 2).
+func NewLog(stdout, stderr io.Writer) *Log {
+	l := &Log{write: func(level config.LogLevel, line string) {
+		w := stdout
+		if level <= config.LogWarning {
+			w = stderr
+		}
+		io.WriteString(w, line+"\n")
+	}}
 	l.SetLevel(config.LogInfo)
 	return l
 }

@@ -161,7 +161,7 @@ func startLoopback(t *testing.T, args ...string) *loopback {
 	ready := make(chan struct{})
 	go func() {
 		w.done <- run(w.ctx, testConfig(t, args...), Options{
-			Version: "test", Log: NewLog(w.log), Signals: w.signals,
+			Version: "test", Log: NewLog(w.log, w.log), Signals: w.signals,
 			Load: func() (*config.Config, []string, error) {
 				w.mu.Lock()
 				defer w.mu.Unlock()
