@@ -168,8 +168,13 @@ func running(t *testing.T, program string) int {
 	if err != nil {
 		t.Fatal(err)
 	}
+	want, err := os.Stat(program)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, e := range entries {
-		if target, _ := os.Readlink(e); target == program {
+		// By the file: the name may be another one where it runs.
+		if is, err := os.Stat(e); err == nil && os.SameFile(is, want) {
 			pid, _ := strconv.Atoi(strings.Split(e, "/")[2])
 			return pid
 		}
