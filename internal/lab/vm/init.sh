@@ -1,0 +1,49 @@
+#!/bin/busybox sh
+# The first program of the router in a box: devices, modules, addresses; then it
+# runs what comes in by the second serial line, one line for each command, and
+# answers each with one line. vm.go says how.
+
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+/bin/busybox mount -t proc proc /proc
+/bin/busybox mount -t sysfs sys /sys
+/bin/busybox mount -t devtmpfs dev /dev
+/bin/busybox mount -t tmpfs run /run
+/bin/busybox --install -s
+
+while read -r module; do
+	insmod "/lib/modules/$module.ko" || echo "init: no module $module"
+done </lib/modules/order
+
+# shellcheck disable=SC1091 # made when the router is packed
+. /etc/lab
+# card ADDRESS NAME: the network card gets a name.
+card() {
+	for device in /sys/class/net/*; do
+		if [ "$(cat "$device/address")" = "$1" ]; then
+			ip link set "${device##*/}" name "$2"
+		fi
+	done
+}
+card "$LANCARD" lan0
+card "$WANCARD" "$WANDEV"
+echo 1 >/proc/sys/net/ipv4/ip_forward
+ip link set lo up
+brctl addbr "$LANDEV"
+brctl addif "$LANDEV" lan0
+ip link set lan0 up
+ip link set "$LANDEV" up
+ip link set "$WANDEV" up
+ip addr add "$LAN/24" broadcast + dev "$LANDEV"
+ip addr add "$WAN/24" broadcast + dev "$WANDEV"
+ip route add default via "$INTERNET"
+
+exec </dev/ttyS1 >/dev/ttyS1
+stty raw -echo
+echo ready
+while read -r line; do
+	echo "$line" | base64 -d >/run/command
+	timeout 60 sh /run/command </dev/null >/run/answer 2>&1
+	echo "$? $(base64 /run/answer | tr -d '\n')"
+done
+echo "init: the line is closed" >/dev/console
+poweroff -f
