@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
@@ -26,6 +27,9 @@ type inLab struct {
 	daemon   *lab.Daemon
 	hosts    map[int]*controlPoint
 	peer     *net.UDPConn // on the internet, with a fixed port; nil until needed
+
+	wan  string        // the uplink's address, where the lab's router has none
+	slow time.Duration // is added to the waits for answers from outside
 }
 
 // variants are the routers that the bodies run on: with either iptables, and
@@ -102,7 +106,7 @@ func (w *inLab) reaches(proto string, external int) int {
 	if proto == "UDP" {
 		reach, timeout = w.ReachUDP, 400*time.Millisecond
 	}
-	answer, err := reach(w.Internet, net.JoinHostPort(w.wanAddr(), strconv.Itoa(external)), timeout)
+	answer, err := reach(w.Internet, net.JoinHostPort(w.wanAddr(), strconv.Itoa(external)), timeout+w.slow)
 	if err != nil {
 		return 0
 	}
@@ -132,7 +136,7 @@ func (w *inLab) answers(external int) int {
 	if _, err := w.peer.WriteToUDPAddrPort([]byte("x"), to); err != nil {
 		w.t.Fatal(err)
 	}
-	w.peer.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+	w.peer.SetReadDeadline(time.Now().Add(300*time.Millisecond + w.slow))
 	answer := make([]byte, 200)
 	n, err := w.peer.Read(answer)
 	if err != nil {
@@ -146,7 +150,7 @@ var inet = regexp.MustCompile(`inet ([0-9.]+)/`)
 func (w *inLab) wanAddr() string {
 	found := inet.FindStringSubmatch(w.Router.Run(w.t, "ip", "-4", "addr", "show", "dev", lab.WANDev))
 	if found == nil {
-		return lab.WANAddr
+		return cmp.Or(w.wan, lab.WANAddr)
 	}
 	return found[1]
 }

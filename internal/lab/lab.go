@@ -152,15 +152,25 @@ func routerSysctls() error {
 	return nil
 }
 
-// Masquerade gives the router the NAT and firewall of a home router: LAN hosts
-// reach the internet under WANAddr, and the internet reaches no LAN host.
-// iptables is the program: "iptables", "iptables-legacy" or "iptables-nft"; or
-// Nftables for a router without any, whose forward chain accepts upnpd's mark
-// as the README says.
+// Masquerade gives the router the NAT and firewall of a home router; see
+// HomeFirewall.
 func (l *Lab) Masquerade(iptables string) error {
+	for _, command := range HomeFirewall(iptables) {
+		if _, err := l.Router.output(command[0], command[1:]...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// HomeFirewall are the commands that make a home router: LAN hosts reach the
+// internet under WANAddr, and the internet reaches no LAN host. iptables is the
+// program: "iptables", "iptables-legacy" or "iptables-nft"; or Nftables for a
+// router without any, whose forward chain accepts upnpd's mark as the README
+// says.
+func HomeFirewall(iptables string) (commands [][]string) {
 	if iptables == Nftables {
-		_, err := l.Router.output("nft", nftRouter)
-		return err
+		return [][]string{{"nft", nftRouter}}
 	}
 	for _, rule := range []string{
 		"-t nat -A POSTROUTING -o " + WANDev + " -j MASQUERADE",
@@ -168,12 +178,9 @@ func (l *Lab) Masquerade(iptables string) error {
 		"-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
 		"-A FORWARD -i " + LANDev + " -o " + WANDev + " -j ACCEPT",
 	} {
-		args := append([]string{"-w"}, strings.Fields(rule)...)
-		if _, err := l.Router.output(iptables, args...); err != nil {
-			return err
-		}
+		commands = append(commands, append([]string{iptables, "-w"}, strings.Fields(rule)...))
 	}
-	return nil
+	return commands
 }
 
 // Nftables stands for a router whose own rules are nftables'.

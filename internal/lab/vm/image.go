@@ -25,7 +25,7 @@ var initScript []byte
 // its own, which no other module names.
 var modules = []string{
 	"crc32c_generic",
-	"virtio_pci", "virtio_net", "bridge",
+	"virtio_pci", "virtio_console", "virtio_net", "bridge",
 	"nf_conntrack_netlink",
 	"nft_chain_nat", "nft_nat", "nft_masq", "nft_redir", "nft_ct", "nft_compat",
 	"nft_reject_inet", "nft_log", "nft_limit", "nft_objref",

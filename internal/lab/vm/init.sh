@@ -1,6 +1,6 @@
 #!/bin/busybox sh
 # The first program of the router in a box: devices, modules, addresses; then it
-# runs what comes in by the second serial line, one line for each command, and
+# runs what comes in by a port of the machine, one line for each command, and
 # answers each with one line. vm.go says how.
 
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
@@ -13,6 +13,19 @@ export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 while read -r module; do
 	insmod "/lib/modules/$module.ko" || echo "init: no module $module"
 done </lib/modules/order
+
+# await TENTHS WHAT CONDITION: waits for a condition, not for ever.
+await() {
+	local tenths="$1"
+	until eval "$3"; do
+		tenths=$((tenths - 1))
+		if [ "$tenths" -le 0 ]; then
+			echo "init: no $2"
+			return
+		fi
+		usleep 100000
+	done
+}
 
 # shellcheck disable=SC1091 # made when the router is packed
 . /etc/lab
@@ -37,13 +50,16 @@ ip addr add "$LAN/24" broadcast + dev "$LANDEV"
 ip addr add "$WAN/24" broadcast + dev "$WANDEV"
 ip route add default via "$INTERNET"
 
-exec </dev/ttyS1 >/dev/ttyS1
-stty raw -echo
+port=/dev/vport0p1
+await 50 "$port" "[ -e $port ]"
+await 50 "carrier of lan0" 'grep -q 1 /sys/class/net/lan0/carrier'
+exec 3<>"$port"
+exec <&3 >&3 3<&-
 echo ready
 while read -r line; do
 	echo "$line" | base64 -d >/run/command
 	timeout 60 sh /run/command </dev/null >/run/answer 2>&1
 	echo "$? $(base64 /run/answer | tr -d '\n')"
 done
-echo "init: the line is closed" >/dev/console
+echo "init: the port is closed" >/dev/console
 poweroff -f

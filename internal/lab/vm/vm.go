@@ -2,9 +2,9 @@
 // machine with a 32-bit kernel of Debian, 64 MB of memory, and two network cards,
 // one on the lab's LAN bridge, one with the internet host. It is for tests.
 //
-// The machine is controlled by its second serial line: a command is one line,
-// a shell script in base64; the answer is one line, the exit status and what
-// the script printed in base64.
+// The machine is controlled by a virtio port: a command is one line, a shell
+// script in base64; the answer is one line, the exit status and what the script
+// printed in base64.
 package vm
 
 import (
@@ -86,7 +86,8 @@ func Boot(t testing.TB, l *lab.Lab, packages string, extra map[string]string) *R
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cmd = l.Router.Command(ctx, "qemu-system-mipsel",
 		"-machine", "malta", "-cpu", "24Kc", "-m", strconv.Itoa(memory), "-nodefaults", "-no-reboot",
-		"-display", "none", "-monitor", "none", "-serial", "file:"+r.console, "-serial", "stdio",
+		"-display", "none", "-monitor", "none", "-serial", "file:"+r.console,
+		"-device", "virtio-serial-pci", "-chardev", "stdio,id=control,signal=off", "-device", "virtserialport,chardev=control",
 		"-kernel", kernels[0], "-initrd", initramfs, "-append", "console=ttyS0 panic=-1 quiet",
 		"-netdev", "tap,id=lan,ifname=tap-lan,script=no,downscript=no", "-device", "virtio-net-pci,netdev=lan,romfile=,mac="+lanCard,
 		"-netdev", "tap,id=wan,ifname=tap-wan,script=no,downscript=no", "-device", "virtio-net-pci,netdev=wan,romfile=,mac="+wanCard)

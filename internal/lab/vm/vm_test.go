@@ -1,19 +1,43 @@
 package vm
 
 import (
+	"strings"
 	"testing"
+
 	"github.com/linux-igd/upnpd/internal/lab"
 )
 
-func TestBoot(t *testing.T) {
-	p, err := Packages("../../..")
+// TestRouter: the machine is what it says it is, and commands and answers arrive
+// whole.
+func TestRouter(t *testing.T) {
+	l := lab.Start(t)
+	packages, err := Packages("../../..")
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := lab.Start(t)
-	r := Boot(t, l, p, map[string]string{"usr/sbin/upnpd": "../../../dist/upnpd-mipsle"})
-	t.Log(r.BootTime)
-	t.Log(r.Console())
-	t.Log(r.Sh("uname -a; free; df; ip a; lsmod; nft --version; iptables-legacy --version; upnpd --version; cat /proc/cpuinfo"))
-	t.Log(r.Sh("ping -c 2 192.168.77.10; ping -c 2 11.0.0.1; dmesg|tail -20"))
+	r := Boot(t, l, packages, nil)
+	long := strings.Repeat("0123456789abcdef", 2000)
+	for _, tt := range []struct{ script, want string }{
+		{"uname -m", "mips\n"},
+		{"grep -c 'MIPS 24Kc' /proc/cpuinfo", "1\n"},
+		{"cat /sys/class/net/br-lan/brif/lan0/port_no", "0x1\n"},
+		{"ip -4 addr show wan0 | grep -c " + lab.WANAddr, "1\n"},
+		{"cat /proc/sys/net/ipv4/ip_forward", "1\n"},
+		{"printf '%s' " + long, long},
+		{"printf 'no end'; printf ' of line' >&2", "no end of line"},
+		{"", ""},
+	} {
+		if got := r.Run(t, tt.script); got != tt.want {
+			t.Errorf("%.60s: %.200q, want %.200q", tt.script, got, tt.want)
+		}
+	}
+	out, err := r.Sh("echo words; exit 7")
+	if out != "words\n" || err == nil || !strings.Contains(err.Error(), "exit status 7") || !strings.Contains(err.Error(), "words") {
+		t.Errorf("a script that fails: %q, %v", out, err)
+	}
+	for _, h := range []*lab.Host{l.LAN1, l.LAN2, l.Internet} {
+		if out, err := r.Sh("ping -c 1 -w 5 " + h.Addr.String()); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+	}
 }

@@ -1,0 +1,130 @@
+package daemon
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/linux-igd/upnpd/internal/lab"
+)
+
+// vmMappings is how many mappings the daemons are measured with; vmTimed of them
+// are timed.
+const vmMappings, vmTimed = 100, 50
+
+// measured is what a daemon needs in the virtual machine.
+type measured struct {
+	program, firewall string
+	empty, full       int           // VmRSS in kB without mappings and with vmMappings
+	add               time.Duration // the median of vmTimed times AddPortMapping
+}
+
+// vmMeasure measures a running daemon, whose process id is in a file.
+func (w *inVM) vmMeasure(program, pidFile string) (m measured) {
+	w.t.Helper()
+	m = measured{program: program, firewall: w.iptables}
+	c := w.client(1)
+	m.empty = w.resident(pidFile)
+	var took []time.Duration
+	for n := range vmMappings {
+		began := time.Now()
+		if code := c.add("TCP", 20000+n, w.served(), 3600); code != 0 {
+			w.t.Fatalf("%s: AddPortMapping %d: error %d", program, n, code)
+		}
+		took = append(took, time.Since(began))
+	}
+	m.full = w.resident(pidFile)
+	took = took[:vmTimed]
+	slices.Sort(took)
+	m.add = took[len(took)/2]
+	for _, port := range []int{20000, 20000 + vmMappings - 1} {
+		if got := w.reaches("TCP", port); got != 1 {
+			w.t.Errorf("%s: port %d reaches host %d, want 1", program, port, got)
+		}
+	}
+	return m
+}
+
+// resident gives a process's memory in kB.
+func (w *inVM) resident(pidFile string) int {
+	w.t.Helper()
+	kB, err := strconv.Atoi(strings.TrimSpace(w.sh("sed -n 's/^VmRSS:[^0-9]*\\([0-9]*\\) kB/\\1/p' /proc/$(cat %s)/status", pidFile)))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return kB
+}
+
+func (w *inVM) measureOurs() measured {
+	w.t.Helper()
+	w.start()
+	m := w.vmMeasure("upnpd", vmPID)
+	w.stop()
+	w.wantNoRules()
+	return m
+}
+
+// Where miniupnpd is in the machine, by its firewall.
+var peers = map[string]string{lab.Nftables: "miniupnpd-nftables", "iptables-legacy": "miniupnpd-iptables"}
+
+// peerConfig is miniupnpd's in the machine; what it does not name is as
+// delivered.
+const vmPeerConfig = `ext_ifname=` + lab.WANDev + `
+listening_ip=` + lab.LANDev + `
+port=0
+enable_natpmp=no
+ipv6_disable=yes
+secure_mode=yes
+force_igd_desc_v1=yes
+uuid=6f1d0c9e-7f0a-4c53-9a70-3b2d5e8c1f64
+allow 1024-65535 0.0.0.0/0 1024-65535
+deny 0-65535 0.0.0.0/0 0-65535
+`
+
+// vmPeerChains are what miniupnpd's own scripts make for it.
+var vmPeerChains = map[string]string{
+	lab.Nftables: `nft 'add table inet filter
+add chain inet filter forward { type filter hook forward priority -1; }
+add chain inet filter prerouting { type nat hook prerouting priority -100; }
+add chain inet filter postrouting { type nat hook postrouting priority 99; }
+add chain inet filter miniupnpd
+add chain inet filter prerouting_miniupnpd
+add chain inet filter postrouting_miniupnpd
+add rule inet filter forward jump miniupnpd
+add rule inet filter prerouting jump prerouting_miniupnpd
+add rule inet filter postrouting jump postrouting_miniupnpd
+insert rule inet router forward ct status dnat accept'`,
+	"iptables-legacy": `set -e
+iptables-legacy -t nat -N MINIUPNPD
+iptables-legacy -t nat -I PREROUTING -i ` + lab.WANDev + ` -j MINIUPNPD
+iptables-legacy -t mangle -N MINIUPNPD
+iptables-legacy -t mangle -I PREROUTING -i ` + lab.WANDev + ` -j MINIUPNPD
+iptables-legacy -N MINIUPNPD
+iptables-legacy -I FORWARD -i ` + lab.WANDev + ` ! -o ` + lab.WANDev + ` -j MINIUPNPD
+iptables-legacy -t nat -N MINIUPNPD-POSTROUTING
+iptables-legacy -t nat -I POSTROUTING -o ` + lab.WANDev + ` -j MINIUPNPD-POSTROUTING`,
+}
+
+// measurePeer measures miniupnpd; the machine's rules are not put right after.
+func (w *inVM) measurePeer() measured {
+	w.t.Helper()
+	w.sh("%s", vmPeerChains[w.iptables])
+	// Without a system log it would write to the console, which is slow.
+	w.sh("syslogd -O /run/messages && printf '%%s' '%s' >/run/peer.conf && miniupnpd -f /run/peer.conf -P /run/peer.pid", vmPeerConfig)
+	w.wait("miniupnpd has its process id written", "[ -s /run/peer.pid ]", "/none")
+	clear(w.hosts)
+	w.wait("miniupnpd listens", "netstat -lun | grep -q :1900", "/none")
+	return w.vmMeasure("miniupnpd", "/run/peer.pid")
+}
+
+// vmTable compares the daemons.
+func vmTable(all []measured) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%-16s %-10s %12s %14s %16s\n", "firewall", "daemon", "RSS, kB", "RSS with "+strconv.Itoa(vmMappings), "AddPortMapping")
+	for _, m := range all {
+		fmt.Fprintf(&b, "%-16s %-10s %12d %14d %16v\n", m.firewall, m.program, m.empty, m.full, m.add.Round(100*time.Microsecond))
+	}
+	return b.String()
+}
