@@ -15,7 +15,7 @@ MAIN    = ./cmd/upnpd
 SIZED   = mips mipsle arm5 arm6 arm7 arm64 amd64
 TARGETS = $(SIZED) 386 386-softfloat mips64 riscv64 loong64
 
-.PHONY: all install cross size emulate lint check test demo lab bench bench-doc setup clean $(TARGETS)
+.PHONY: all install cross size emulate lint check test vm demo lab bench bench-doc setup clean $(TARGETS)
 .PHONY: ipk packages apk deb
 
 all:
@@ -99,6 +99,10 @@ check:
 
 test: setup
 	$(MAKE) lint size emulate check
+
+# A home router's life in a virtual machine with a 32-bit MIPS kernel.
+vm: setup mipsle
+	$(GO) test -count=1 -timeout 8m -v -run '^Test(VM|Router)$$' ./internal/lab/vm ./internal/daemon
 
 demo: setup
 	$(MAKE) all

@@ -15,7 +15,7 @@ func TestVM(t *testing.T) {
 	for _, v := range variants {
 		t.Run(v, func(t *testing.T) {
 			programs := map[string]string{}
-			if peer := peers[v]; peer != "" {
+			if peer := vmPeers[v]; peer != "" {
 				programs["usr/sbin/miniupnpd"] = peer + "/usr/sbin/miniupnpd"
 			}
 			w := bootVM(t, v, programs)
@@ -33,13 +33,13 @@ func TestVM(t *testing.T) {
 			w.part(t, "restarts", vmRestarts)
 			w.part(t, "measure", func(w *inVM) {
 				all = append(all, w.measureOurs())
-				if peers[v] != "" {
+				if vmPeers[v] != "" {
 					all = append(all, w.measurePeer())
 				}
 			})
 		})
 	}
-	t.Logf("in the virtual machine:\n%s", vmTable(all))
+	t.Logf("in the virtual machine\n%s", vmTable(all))
 }
 
 // part runs a part of the router's life as a test of its own.
@@ -50,7 +50,7 @@ func (w *inVM) part(t *testing.T, name string, body func(w *inVM)) {
 		body(&part)
 		w.peer = part.peer
 		if t.Failed() {
-			t.Logf("log of upnpd:\n%s", part.sh("cat "+vmLog))
+			t.Logf("log of upnpd:\n%s", part.sh("cat %[1]s; kill -9 $(cat %[2]s) 2>/dev/null; true", vmLog, vmPID))
 		}
 	})
 }

@@ -66,10 +66,10 @@ func (w *inVM) measureOurs() measured {
 	return m
 }
 
-// Where miniupnpd is in the machine, by its firewall.
-var peers = map[string]string{lab.Nftables: "miniupnpd-nftables", "iptables-legacy": "miniupnpd-iptables"}
+// vmPeers are Debian's packages of miniupnpd by firewall.
+var vmPeers = map[string]string{lab.Nftables: "miniupnpd-nftables", "iptables-legacy": "miniupnpd-iptables"}
 
-// peerConfig is miniupnpd's in the machine; what it does not name is as
+// vmPeerConfig is miniupnpd's in the machine; what it does not name is as
 // delivered.
 const vmPeerConfig = `ext_ifname=` + lab.WANDev + `
 listening_ip=` + lab.LANDev + `
@@ -119,12 +119,12 @@ func (w *inVM) measurePeer() measured {
 	return w.vmMeasure("miniupnpd", "/run/peer.pid")
 }
 
-// vmTable compares the daemons.
+// vmTable compares the daemons. scripts/test.sh shows lines with "vm: ".
 func vmTable(all []measured) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%-16s %-10s %12s %14s %16s\n", "firewall", "daemon", "RSS, kB", "RSS with "+strconv.Itoa(vmMappings), "AddPortMapping")
+	fmt.Fprintf(&b, "vm: %-16s %-10s %8s %18s %15s\n", "firewall", "daemon", "RSS, kB", strconv.Itoa(vmMappings)+" mappings, kB", "AddPortMapping")
 	for _, m := range all {
-		fmt.Fprintf(&b, "%-16s %-10s %12d %14d %16v\n", m.firewall, m.program, m.empty, m.full, m.add.Round(100*time.Microsecond))
+		fmt.Fprintf(&b, "vm: %-16s %-10s %8d %18d %15v\n", m.firewall, m.program, m.empty, m.full, m.add.Round(100*time.Microsecond))
 	}
 	return b.String()
 }
