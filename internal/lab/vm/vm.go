@@ -29,10 +29,6 @@ import (
 const (
 	// memory is the router's, in MB.
 	memory = 64
-	// kernelArgs: this kernel misses interrupts that come while it goes to sleep in
-	// this emulator, and then sleeps for up to 26 seconds, until its timer comes
-	// round. So it must not sleep.
-	kernelArgs = "console=ttyS0 panic=-1 quiet nowait"
 	// bootTimeout bounds the start, commandTimeout every command.
 	bootTimeout    = 2 * time.Minute
 	commandTimeout = 70 * time.Second
@@ -92,7 +88,7 @@ func Boot(t testing.TB, l *lab.Lab, packages string, extra map[string]string) *R
 		"-machine", "malta", "-cpu", "24Kc", "-m", strconv.Itoa(memory), "-nodefaults", "-no-reboot",
 		"-display", "none", "-monitor", "none", "-serial", "file:"+r.console,
 		"-device", "virtio-serial-pci", "-chardev", "stdio,id=control,signal=off", "-device", "virtserialport,chardev=control",
-		"-kernel", kernels[0], "-initrd", initramfs, "-append", kernelArgs,
+		"-kernel", kernels[0], "-initrd", initramfs, "-append", "console=ttyS0 panic=-1 quiet",
 		"-netdev", "tap,id=lan,ifname=tap-lan,script=no,downscript=no", "-device", "virtio-net-pci,netdev=lan,romfile=,mac="+lanCard,
 		"-netdev", "tap,id=wan,ifname=tap-wan,script=no,downscript=no", "-device", "virtio-net-pci,netdev=wan,romfile=,mac="+wanCard)
 	start := time.Now()

@@ -23,6 +23,7 @@ func TestRouter(t *testing.T) {
 		{"cat /sys/class/net/br-lan/brif/lan0/port_no", "0x1\n"},
 		{"ip -4 addr show wan0 | grep -c " + lab.WANAddr, "1\n"},
 		{"cat /proc/sys/net/ipv4/ip_forward", "1\n"},
+		{"cat /sys/devices/system/clockevents/clockevent0/current_device", "pit\n"},
 		{"printf '%s' " + long, long},
 		{"printf 'no end'; printf ' of line' >&2", "no end of line"},
 		{"", ""},
