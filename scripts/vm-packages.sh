@@ -68,10 +68,12 @@ update_lists() {
 	[[ -e $key ]] || fail "no $keyring.gpg: install debian-archive-keyring"
 	mkdir -p "$own/lists/partial" "$own/archives/partial"
 	: >"$own/status"
+	[[ ! -e $own/updated ]] || cp "$own/sources.list" "$own/sources.old"
 	echo "deb [arch=mipsel target=Packages lang=none signed-by=$key] $site $suite main" >"$own/sources.list"
-	if private apt-get -o APT::Update::Error-Mode=any update >"$own/log" 2>&1; then
+	if private apt-get -o APT::Update::Error-Mode=any -o APT::Get::List-Cleanup=false update >"$own/log" 2>&1; then
 		touch "$own/updated"
 	elif [[ -e $own/updated ]]; then
+		mv "$own/sources.old" "$own/sources.list"
 		echo "vm: $site does not answer; using the lists of $(date -r "$own/updated" +%F)" >&2
 	else
 		tail -n 20 "$own/log" >&2

@@ -58,12 +58,6 @@ func (w *inVM) sh(format string, args ...any) string {
 	return w.vm.Run(w.t, fmt.Sprintf(format, args...))
 }
 
-// holds tells whether a script succeeds in the machine.
-func (w *inVM) holds(script string) bool {
-	_, err := w.vm.Sh(script)
-	return err == nil
-}
-
 // rules are all of the machine's rules.
 func (w *inVM) rules() string {
 	w.t.Helper()
