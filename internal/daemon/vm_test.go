@@ -63,7 +63,7 @@ func vmLeaseEnds(w *inVM) {
 	open := func() {
 		w.t.Helper()
 		for _, proto := range []string{"TCP", "UDP"} {
-			if code := c.add(proto, 18081, w.served(), 4); code != 0 {
+			if code := c.add(proto, 18081, w.served(), 3); code != 0 {
 				w.t.Fatalf("%s: AddPortMapping: error %d", proto, code)
 			}
 			if got := w.reaches(proto, 18081); got != 1 {
@@ -73,7 +73,7 @@ func vmLeaseEnds(w *inVM) {
 	}
 	closed := func() bool { return w.reaches("TCP", 18081) == 0 && w.reaches("UDP", 18081) == 0 }
 	open()
-	until(w.t, "the lease of 4 seconds ends", closed)
+	until(w.t, "the lease of 3 seconds ends", closed)
 	if got := w.listed(); len(got) != 0 {
 		w.t.Errorf("after the lease: %+v", got)
 	}
@@ -124,7 +124,8 @@ func vmRenewal(w *inVM) {
 			w.t.Errorf("the kernel has\n%s", out)
 		}
 	}
-	w.sh("sleep %d", 7-int(time.Since(began).Seconds())) // past the end of the first leases
+	// Past the end of the first leases, which a kernel keeps 5 seconds longer.
+	w.sh("sleep %d", 12-int(time.Since(began).Seconds()))
 	for _, proto := range []string{"TCP", "UDP"} {
 		if got := w.reaches(proto, 18082); got != 1 {
 			w.t.Errorf("%s: after the first lease's end host %d is reached, want 1", proto, got)
