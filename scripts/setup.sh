@@ -2,6 +2,7 @@
 # Installs what building, testing and the demo need, on Debian and Ubuntu.
 #
 #   scripts/setup.sh        install what is missing; says nothing when nothing is
+#   scripts/setup.sh --vm   ... and the emulator of make vm
 #   scripts/setup.sh --go   print the path of a Go that is new enough for tests
 #   scripts/setup.sh --go-build   ... new enough to build
 #
@@ -168,6 +169,11 @@ setup_go() {
 }
 
 case "${1-}" in
+--vm)
+	packages+=(qemu-system-mips)
+	setup_packages
+	setup_go
+	;;
 '')
 	setup_packages
 	setup_go
@@ -177,5 +183,5 @@ case "${1-}" in
 	want=$(sed -n 's/^go //p' go.mod)
 	find_go || fail "no Go $want or newer: install one (golang-go, or $PWD/scripts/setup.sh as root)"
 	;;
-*) fail "usage: $0 [--go | --go-build]" ;;
+*) fail "usage: $0 [--vm | --go | --go-build]" ;;
 esac

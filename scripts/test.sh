@@ -13,7 +13,6 @@ export UPNPD_RACE=1 # the daemons in the lab, too
 
 # Packages, and what failed with all that it said.
 grep -E '^(ok|FAIL|panic:|---|#)|^\?' "$log" | grep -vE '^--- (PASS|SKIP)|no test files' || true
-sed -n 's/^ *\(vm: .*\)/\1/p' "$log" # what was measured in the virtual machine
 count() { grep -cE "^ *--- $1: " "$log" || true; }
 passed=$(count PASS) failed=$(count FAIL) skipped=$(count SKIP)
 if [[ $status -ne 0 ]]; then

@@ -149,7 +149,7 @@ func (r *Router) start(t testing.TB) error {
 	}
 	r.cmd.Stderr = os.Stderr
 	if err := r.cmd.Start(); err != nil {
-		return fmt.Errorf("start qemu-system-mipsel (scripts/setup.sh installs it): %w", err)
+		return fmt.Errorf("start qemu-system-mipsel (scripts/setup.sh --vm installs it): %w", err)
 	}
 	go func() {
 		defer close(r.answers)
