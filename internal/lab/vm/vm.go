@@ -97,6 +97,13 @@ func Boot(t testing.TB, l *lab.Lab, packages string, extra map[string]string) *R
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		select {
+		case _, running := <-r.answers:
+			if !running {
+				t.Error("the virtual machine ended by itself, or somebody ended it")
+			}
+		default:
+		}
 		cancel()
 		for range r.answers { // until it has ended
 		}
