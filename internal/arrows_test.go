@@ -34,12 +34,12 @@ var testRooms = []string{"lab", "lab/demo", "lab/bench", "lab/vm", "openwrt", "o
 
 // dependencies are the modules that the daemon may use.
 var dependencies = []string{
-	"github.com/coreos/go-iptables/", "github.com/mdlayher/netlink", "github.com/mdlayher/socket",
+	"github.com/mdlayher/netlink", "github.com/mdlayher/socket",
 	"golang.org/x/sys/unix", "github.com/spf13/pflag",
 }
 
 // heavy packages would each cost 0.3 to 4 MB on a router (DESIGN.md, "Sizes").
-var heavy = []string{"net/http", "encoding/json", "encoding/xml", "log/slog", "log/syslog", "text/template", "html/template"}
+var heavy = []string{"net/http", "encoding/json", "encoding/xml", "log/slog", "log/syslog", "text/template", "html/template", "regexp"}
 
 type goPackage struct {
 	ImportPath string

@@ -16,8 +16,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/coreos/go-iptables/iptables"
-
 	"github.com/linux-igd/upnpd/internal/portmap"
 )
 
@@ -53,7 +51,6 @@ type IPTables struct {
 	ctx     context.Context // ends what waits for the kernel when the daemon stops
 	opts    IPTablesOptions
 	uplink  string // device name
-	ipt     *iptables.IPTables
 	path    string // of iptables
 	restore string // of iptables-restore
 	logf    func(string, ...any)
@@ -70,11 +67,7 @@ func NewIPTables(ctx context.Context, opts IPTablesOptions, uplink string, logf 
 	if err != nil {
 		return nil, err
 	}
-	ipt, err := iptables.New(iptables.Path(path), iptables.Timeout(lockWait))
-	if err != nil {
-		return nil, fmt.Errorf("start %s: %w", path, err)
-	}
-	f := &IPTables{ctx: ctx, opts: opts, uplink: uplink, ipt: ipt, path: path, restore: restore, logf: logf, rules: ruleset{uplink: uplink}}
+	f := &IPTables{ctx: ctx, opts: opts, uplink: uplink, path: path, restore: restore, logf: logf, rules: ruleset{uplink: uplink}}
 	if err := f.parents(); err != nil {
 		return nil, err
 	}
@@ -160,11 +153,11 @@ func (f *IPTables) jumps() []jump {
 // parents checks that the chains named by options exist.
 func (f *IPTables) parents() error {
 	for _, j := range f.jumps() {
-		ok, err := f.ipt.ChainExists(j.table, j.parent)
+		listing, err := f.list(f.ctx, lockWait, j.table)
 		if err != nil {
-			return fmt.Errorf("look at table %s: %w", j.table, err)
+			return err
 		}
-		if !ok {
+		if !strings.Contains(listing, "-P "+j.parent+" ") && !strings.Contains(listing, "-N "+j.parent+"\n") {
 			return fmt.Errorf("%s = %s: table %s has no such chain; create it (iptables -t %s -N %s) or change the option",
 				j.option, j.parent, j.table, j.table, j.parent)
 		}

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coreos/go-iptables/iptables"
+
 	"github.com/linux-igd/upnpd/internal/lab"
 	"github.com/linux-igd/upnpd/internal/portmap"
 )
@@ -73,6 +75,8 @@ func TestKernelRules(t *testing.T) {
 		added := l.Rules(v)
 		wantOrder(t, added, "-s 11.0.0.9/32 -p tcp -m tcp --dport 18080", "\n-A UPNPD -p tcp")
 
+		on(t, l, func() error { return witness(v) })
+
 		// The whole, written at once, is what the single changes made.
 		on(t, l, func() error { return f.Sync(home, []portmap.Mapping{web, from}) })
 		if got := l.Rules(v); got != added {
@@ -96,6 +100,25 @@ func TestKernelRules(t *testing.T) {
 			t.Errorf("after Close\n%s\nwant\n%s", got, before)
 		}
 	})
+}
+
+// witness looks for the jumps and the rules of web with somebody else's code.
+func witness(program string) error {
+	ipt, err := iptables.New(iptables.Path("/usr/sbin/" + program))
+	if err != nil {
+		return err
+	}
+	for _, r := range []struct{ table, chain, rule string }{
+		{"nat", "PREROUTING", "-j UPNPD-PRE"},
+		{"nat", "POSTROUTING", "-j UPNPD-POST"},
+		{"filter", "FORWARD", "-j UPNPD"},
+		{"nat", "UPNPD", "-p tcp -m tcp --dport 18080 -j DNAT --to-destination 192.168.77.10:8080"},
+	} {
+		if found, err := ipt.Exists(r.table, r.chain, strings.Fields(r.rule)...); err != nil || !found {
+			return fmt.Errorf("go-iptables does not find -t %s -A %s %s: %v", r.table, r.chain, r.rule, err)
+		}
+	}
+	return nil
 }
 
 func wantOrder(t *testing.T, text, first, second string) {
