@@ -68,16 +68,24 @@ func (o Origin) String() string {
 	return origins[0]
 }
 
-// Key names one mapping (SPEC WIP-1).
+// Key names one mapping (SPEC WIP-1) or one pinhole (SPEC PIN-5).
 type Key struct {
 	Protocol     Protocol
 	ExternalPort uint16
 	RemoteHost   netip.Addr // the zero Addr: any host
+
+	// Pinhole is the LAN host that is reached under its own IPv6 address and
+	// port, without translation: Client and InternalPort say the same. The zero
+	// Addr: the port is one of the uplink's IPv4 address.
+	Pinhole    netip.Addr
+	RemotePort uint16 // of a pinhole; 0: any
 }
 
-// Mapping is one port that the router forwards to a LAN host.
+// Mapping is one port that the router forwards to a LAN host, or a pinhole: one
+// that the router lets through to it.
 type Mapping struct {
 	Key
+	ID           uint16     // UniqueID of a pinhole, never 0 (SPEC PIN-8)
 	Client       netip.Addr // InternalClient: the LAN host
 	InternalPort uint16
 	Enabled      bool          // false: remembered, but not forwarded (SPEC WIP-12)
