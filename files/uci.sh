@@ -21,11 +21,10 @@ OWN="enabled extif intif extip port listenport firewall secure max_lease
 	downstream_bitrate duration description_document_name xml_document_path
 	upload download http_port
 	external_iface internal_iface external_zone external_ip enable_upnp secure_mode
-	serial_number upnp_lease_file log_output"
+	igd igdv1 ipv6 ipv6_disable extif6 external_iface6 serial_number upnp_lease_file log_output"
 # What this version does not do. With NAME=VALUE there is nothing to do.
-LACKING="extif6 external_iface6 ipv6 ipv6=0 ipv6_disable ipv6_disable=1
-	natpmp natpmp=0 enable_natpmp enable_natpmp=0 pcp pcp=0 min_lease
-	igd igd=1 igd=auto igdv1 igdv1=1 use_stun use_stun=0 stun_host stun_port
+LACKING="natpmp natpmp=0 enable_natpmp enable_natpmp=0 pcp pcp=0 min_lease
+	use_stun use_stun=0 stun_host stun_port
 	ext_allow_private_ipv4 ext_allow_private_ipv4=1 system_uptime config_file
 	upnp_lease_file6"
 # A section with one of these is miniupnpd's and has its units and its rules.
@@ -366,8 +365,34 @@ upnpd_write() {
 	upnpd_copy listenport listenport
 	upnpd_flag upnp upnp enable_upnp
 	upnpd_flag secure secure secure_mode
+	upnpd_faces
 	upnpd_options
 	upnpd_rules
+}
+
+# upnpd_faces writes igd and ipv6: miniupnpd's names say the opposite. extif6 is
+# accepted: pinholes are for every way to the internet.
+upnpd_faces() {
+	if upnpd_get igd; then
+		upnpd_line igd
+	elif upnpd_get igdv1; then
+		upnpd_bool
+		case "$VALUE" in
+		0) VALUE=auto ;;
+		esac
+		upnpd_line igd
+	fi
+	if upnpd_get ipv6; then
+		upnpd_bool
+		upnpd_line ipv6
+	elif upnpd_get ipv6_disable; then
+		upnpd_bool
+		case "$VALUE" in
+		0) VALUE=1 ;;
+		1) VALUE=0 ;;
+		esac
+		upnpd_line ipv6
+	fi
 }
 
 # upnpd_options writes what needs no thought.

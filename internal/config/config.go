@@ -62,11 +62,24 @@ type Config struct {
 	PresentationURL *string
 
 	UPnP     bool
+	IGD      IGD
+	IPv6     bool // UPnP over IPv6, and pinholes
 	LogLevel LogLevel
 	// LeaseFile and ControlSocket are absolute paths; "": none.
 	LeaseFile, ControlSocket string
 	IdleTimeout              time.Duration // for mappings of hosts that have left; 0: off
 }
+
+// IGD says which faces of the device control points see (DESIGN.md, "Two
+// faces").
+type IGD string
+
+// The faces: IGDAuto has both, version 2 for those who search for it.
+const (
+	IGDAuto IGD = "auto"
+	IGD1    IGD = "1"
+	IGD2    IGD = "2"
+)
 
 // Firewall names the kernel interface that carries the mappings.
 type Firewall string
@@ -126,6 +139,8 @@ func defaults() *Config {
 		NotifyInterval:  900 * time.Second,
 		FriendlyName:    "Linux router",
 		UPnP:            true,
+		IGD:             IGDAuto,
+		IPv6:            true,
 		LogLevel:        LogInfo,
 		LeaseFile:       "/var/run/upnpd/leases",
 		ControlSocket:   "/var/run/upnpd/upnpd.sock",

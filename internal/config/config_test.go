@@ -45,7 +45,7 @@ func TestDefaults(t *testing.T) {
 			MaxMappings: 1000, MaxPerClient: 200,
 		},
 		DescriptionName: "gatedesc.xml", NotifyInterval: 900 * time.Second, // SSDP-32
-		FriendlyName: "Linux router", UPnP: true, LogLevel: LogInfo,
+		FriendlyName: "Linux router", UPnP: true, IGD: IGDAuto, IPv6: true, LogLevel: LogInfo,
 		LeaseFile: "/var/run/upnpd/leases", ControlSocket: "/var/run/upnpd/upnpd.sock",
 	}
 	c, warnings, err := with(t, "", "ppp0", "br0")

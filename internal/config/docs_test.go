@@ -30,7 +30,7 @@ func manEntries(t *testing.T) []entry {
 	var all []entry
 	for _, part := range regexp.MustCompile(`(?m)^\.(TP|TQ|SH|PP).*\n`).Split(manPage(t, "upnpd.conf.5"), -1) {
 		head, text, _ := strings.Cut(part, "\n")
-		if m := regexp.MustCompile(`^\\fB([a-z_]+)\\fR (.*)$`).FindStringSubmatch(head); m != nil {
+		if m := regexp.MustCompile(`^\\fB([a-z0-9_]+)\\fR (.*)$`).FindStringSubmatch(head); m != nil {
 			all = append(all, entry{m[1], m[2], text})
 		}
 	}

@@ -65,6 +65,8 @@ var ownOptions = []option{
 	{name: "model_number", set: func(c *Config, v string) error { return text(&c.ModelNumber, v, 0, 31) }},
 	{name: "presentation_url", set: func(c *Config, v string) error { return webPage(&c.PresentationURL, v) }},
 	{name: "upnp", set: func(c *Config, v string) error { return yesNo(&c.UPnP, v) }},
+	{name: "igd", set: setIGD},
+	{name: "ipv6", set: func(c *Config, v string) error { return yesNo(&c.IPv6, v) }},
 	{name: "log_level", set: setLogLevel},
 	{name: "lease_file", set: func(c *Config, v string) error { return path(&c.LeaseFile, v) }},
 	{name: "control_socket", set: func(c *Config, v string) error { return path(&c.ControlSocket, v) }},
@@ -90,6 +92,15 @@ func setFirewall(c *Config, v string) error {
 		return nil
 	}
 	return errors.New("want auto, iptables or nftables")
+}
+
+func setIGD(c *Config, v string) error {
+	switch i := IGD(v); i {
+	case IGDAuto, IGD1, IGD2:
+		c.IGD = i
+		return nil
+	}
+	return errors.New("want auto, 1 or 2")
 }
 
 func setLogLevel(c *Config, v string) error {

@@ -67,21 +67,23 @@ func ports(p *portmap.PortRange, v string) error {
 	return nil
 }
 
-// hosts reads HOST or HOST/MASK; the mask is a length or dotted.
+// hosts reads HOST or HOST/MASK; the mask is a length, or dotted for IPv4.
 func hosts(p *netip.Prefix, v string) error {
 	host, mask, masked := strings.Cut(v, "/")
 	a, err := netip.ParseAddr(host)
-	if err != nil || !a.Is4() {
-		return fmt.Errorf("%q: want an IPv4 address, alone or with /MASK", v)
+	if err != nil || a.Zone() != "" || a.Is4In6() {
+		return fmt.Errorf("%q: want an IPv4 or IPv6 address, alone or with /MASK", v)
 	}
-	bits := 32
+	bits := a.BitLen()
 	if masked {
-		n, ok := decimal(mask, 0, 32)
-		if m, err := netip.ParseAddr(mask); err == nil && m.Is4() {
+		n, ok := decimal(mask, 0, uint64(bits))
+		if m, err := netip.ParseAddr(mask); err == nil && m.Is4() && a.Is4() {
 			n, ok = maskLength(m.As4())
 		}
-		if !ok {
+		if !ok && a.Is4() {
 			return fmt.Errorf("%q: want a mask from 0 to 32, or like 255.255.255.0", v)
+		} else if !ok {
+			return fmt.Errorf("%q: want a prefix length from 0 to 128", v)
 		}
 		bits = int(n)
 	}

@@ -20,7 +20,7 @@ func daemonOptions(t *testing.T) (all []string) {
 		t.Fatal(err)
 	}
 	for _, part := range regexp.MustCompile(`(?m)^\.T[PQ].*\n`).Split(string(page), -1) {
-		if m := regexp.MustCompile(`^\\fB([a-z_]+)\\fR `).FindStringSubmatch(part); m != nil {
+		if m := regexp.MustCompile(`^\\fB([a-z0-9_]+)\\fR `).FindStringSubmatch(part); m != nil {
 			all = append(all, strings.ReplaceAll(m[1], `\-`, "-"))
 		}
 	}
@@ -90,6 +90,13 @@ var options = []struct {
 	{"option prerouting_chain_name prerouting_rule", "--prerouting-chain-name prerouting_rule"},
 	{"option upnp 0", "--upnp no"},
 	{"option enable_upnp 0", "--upnp no|--allow|any 0.0.0.0/0 any"},
+	{"option igd 2", "--igd 2"},
+	{"option igd auto", ""},
+	{"option igdv1 1", "--igd 1|--allow|any 0.0.0.0/0 any"},
+	{"option igdv1 0", "--igd auto|--allow|any 0.0.0.0/0 any"},
+	{"option ipv6 0", "--ipv6 no"},
+	{"option ipv6_disable 1", "--ipv6 no"},
+	{"option ipv6_disable no", "--ipv6 yes"},
 	{"option port 5000", "--port 5000"},
 	{"option http_port 5000", "--port 5000"},
 	{"option listenport 5000", "--listenport 5000"},

@@ -49,15 +49,15 @@ func TestPermRules(t *testing.T) {
 // TestBadRules: the line in the log names the option of the rule.
 func TestBadRules(t *testing.T) {
 	for option, log := range map[string]string{
-		"option action permit":           `upnpd.@perm_rule[1].action: "permit": want allow or deny`,
-		"option ext_ports http":          `upnpd.@perm_rule[1].ext_ports: deny "http 0.0.0.0/0 any": "http": want a port, FIRST-LAST or any, from 0 to 65535`,
-		"option int_ports 70000":         `upnpd.@perm_rule[1].int_ports: deny "any 0.0.0.0/0 70000": "70000": want a port, FIRST-LAST or any, from 0 to 65535`,
-		"option int_addr 192.168.1.300":  `upnpd.@perm_rule[1].int_addr: deny "any 192.168.1.300 any": "192.168.1.300": want an IPv4 address, alone or with /MASK`,
-		"option int_addr fe80::1":        `upnpd.@perm_rule[1].int_addr: deny "any fe80::1 any": "fe80::1": want an IPv4 address, alone or with /MASK`,
-		"option proto icmp":              `upnpd.@perm_rule[1].proto: deny "any 0.0.0.0/0 any icmp": "icmp": want [tcp|udp] [from HOST[/MASK]] after the ports, and nothing more`,
-		"option from me":                 `upnpd.@perm_rule[1].from: deny "any 0.0.0.0/0 any from me": "me": want an IPv4 address, alone or with /MASK`,
-		"option ext_ports '80 10.0.0.1'": `upnpd.@perm_rule[1].ext_ports: "80 10.0.0.1": want one word`,
-		"option int_addr '1.2.3.4\nx'":   "upnpd.@perm_rule[1].int_addr: \"1.2.3.4\nx\": want one word",
+		"option action permit":            `upnpd.@perm_rule[1].action: "permit": want allow or deny`,
+		"option ext_ports http":           `upnpd.@perm_rule[1].ext_ports: deny "http 0.0.0.0/0 any": "http": want a port, FIRST-LAST or any, from 0 to 65535`,
+		"option int_ports 70000":          `upnpd.@perm_rule[1].int_ports: deny "any 0.0.0.0/0 70000": "70000": want a port, FIRST-LAST or any, from 0 to 65535`,
+		"option int_addr 192.168.1.300":   `upnpd.@perm_rule[1].int_addr: deny "any 192.168.1.300 any": "192.168.1.300": want an IPv4 or IPv6 address, alone or with /MASK`,
+		"option int_addr ::ffff:10.0.0.1": `upnpd.@perm_rule[1].int_addr: deny "any ::ffff:10.0.0.1 any": "::ffff:10.0.0.1": want an IPv4 or IPv6 address, alone or with /MASK`,
+		"option proto icmp":               `upnpd.@perm_rule[1].proto: deny "any 0.0.0.0/0 any icmp": "icmp": want [tcp|udp] [from HOST[/MASK]] after the ports, and nothing more`,
+		"option from me":                  `upnpd.@perm_rule[1].from: deny "any 0.0.0.0/0 any from me": "me": want an IPv4 or IPv6 address, alone or with /MASK`,
+		"option ext_ports '80 10.0.0.1'":  `upnpd.@perm_rule[1].ext_ports: "80 10.0.0.1": want one word`,
+		"option int_addr '1.2.3.4\nx'":    "upnpd.@perm_rule[1].int_addr: \"1.2.3.4\nx\": want one word",
 	} {
 		t.Run(option, func(t *testing.T) {
 			r := newRouter(t, section()+rule("option action allow")+rule(option))
@@ -112,7 +112,7 @@ func TestMiniupnpd(t *testing.T) {
 	if s.happened() != "starts" || !slices.Equal(s.log, []string{ignored}) {
 		t.Errorf("it %s; log: %q", s.happened(), s.log)
 	}
-	want := flags(t, "--extif", "eth1", "--intif", "br-lan", "--port", "5000", "--log-level", "info",
+	want := flags(t, "--extif", "eth1", "--intif", "br-lan", "--port", "5000", "--igd", "1", "--log-level", "info",
 		"--downstream-bitrate", "8388608", "--upstream-bitrate", "4194304",
 		"--allow", "1024-65535 0.0.0.0/0 1024-65535", "--deny", "0-65535 0.0.0.0/0 0-65535", "--allow", "any 0.0.0.0/0 any")
 	if got, want := describe(r.conf()), describe(want); got != want {
@@ -169,7 +169,7 @@ config internal_network
 	r.networks(with(map[string]network{"guest": {"option proto static\noption device br-guest", "br-guest", false}}))
 	s := r.init("start")
 	wantLog := []string{
-		"daemon.notice upnpd: ignored, since this version has no such thing: external_iface6 igdv1 use_stun stun_host",
+		"daemon.notice upnpd: ignored, since this version has no such thing: use_stun stun_host",
 		"daemon.notice upnpd: ignored, since unknown: nonsense nonsense2; sections internal_network",
 	}
 	if s.happened() != "starts" || !slices.Equal(s.log, wantLog) {
@@ -177,7 +177,7 @@ config internal_network
 	}
 	want := flags(t, "--extif", "eth1", "--intif", "br-lan", "--intif", "br-guest", "--extip", "203.0.113.9",
 		"--downstream-bitrate", "8192000", "--upstream-bitrate", "819200", "--serial", "12345678", "--model-number", "1",
-		"--uuid", "a1b2c3d4-0000-4000-8000-000000000001", "--presentation-url", "http://192.168.1.1/",
+		"--uuid", "a1b2c3d4-0000-4000-8000-000000000001", "--ipv6", "no", "--presentation-url", "http://192.168.1.1/",
 		"--allow", "80-90 192.168.1.2 any", "--allow", "any 0.0.0.0/0 any")
 	if got, want := describe(r.conf()), describe(want); got != want {
 		t.Errorf("%s\nwant %s", got, want)
@@ -189,20 +189,13 @@ config internal_network
 func TestIgnored(t *testing.T) {
 	const lacking = "daemon.notice upnpd: ignored, since this version has no such thing: "
 	for options, log := range map[string]string{
-		"extif6 wan6":    lacking + "extif6",
-		"ipv6 1":         lacking + "ipv6",
-		"ipv6 0":         "",
-		"natpmp yes":     lacking + "natpmp",
-		"natpmp off":     "",
-		"pcp 1":          lacking + "pcp",
-		"pcp disabled":   "",
-		"igd 2":          lacking + "igd",
-		"igd 1":          "",
-		"igd auto":       "",
-		"min_lease 120":  lacking + "min_lease",
-		"ipv6_disable 0": lacking + "ipv6_disable",
-		"ipv6_disable 1": "",
-		"max_leases 1":   "daemon.notice upnpd: ignored, since unknown: max_leases",
+		"extif6 wan6":   "", // pinholes need no device
+		"natpmp yes":    lacking + "natpmp",
+		"natpmp off":    "",
+		"pcp 1":         lacking + "pcp",
+		"pcp disabled":  "",
+		"min_lease 120": lacking + "min_lease",
+		"max_leases 1":  "daemon.notice upnpd: ignored, since unknown: max_leases",
 	} {
 		r := newRouter(t, section("option "+options))
 		if s := r.init("start"); strings.Join(s.log, "\n") != log || s.happened() != "starts" {
