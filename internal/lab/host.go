@@ -45,8 +45,9 @@ exit 0
 type Host struct {
 	// Name is router, lan1, lan2 or internet.
 	Name string
-	// Addr is the host's address, for the router the one on the LAN.
-	Addr netip.Addr
+	// Addr is the host's address, for the router the one on the LAN; Addr6 the
+	// IPv6 one, once Lab.IPv6 gave it.
+	Addr, Addr6 netip.Addr
 	// PID is a process in the host's namespaces, for "nsenter -t PID -n -m".
 	PID int
 

@@ -109,6 +109,11 @@ func (l *Lab) Close() error {
 
 // connect lays the cables and gives every host its addresses and routes.
 func (l *Lab) connect(ctx context.Context) error {
+	for _, h := range []*Host{l.Router, l.LAN1, l.LAN2, l.Internet} {
+		if err := h.Do(noDuplicates); err != nil {
+			return err
+		}
+	}
 	router := fmt.Sprintf(`
 link set lo up
 link add %[1]s type bridge
@@ -137,6 +142,15 @@ route add default via %[9]s
 		}
 	}
 	return l.Router.Do(routerSysctls)
+}
+
+// noDuplicates spares the second in which link-local addresses cannot be used yet.
+func noDuplicates() error {
+	err := os.WriteFile("/proc/sys/net/ipv6/conf/default/accept_dad", []byte("0"), 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // a kernel without IPv6
+	}
+	return err
 }
 
 // routerSysctls makes a router of the namespace it runs in. Bridged frames stay
@@ -190,9 +204,11 @@ const nftRouter = "table inet router {\n" +
 	"chain forward { type filter hook forward priority filter; policy drop;\n" +
 	"ct state established,related accept\n" +
 	"iifname " + LANDev + " oifname " + WANDev + " accept\n" +
-	"meta nfproto ipv4 ct mark & 0x10000000 == 0x10000000 ct status dnat accept\n}\n" +
+	"meta nfproto ipv4 ct mark & 0x10000000 == 0x10000000 ct status dnat accept\n" +
+	"meta nfproto ipv6 ct mark & 0x10000000 == 0x10000000 accept\n" +
+	"meta l4proto ipv6-icmp accept\n}\n" +
 	"chain postrouting { type nat hook postrouting priority srcnat;\n" +
-	"oifname " + WANDev + " masquerade\n}\n}"
+	"meta nfproto ipv4 oifname " + WANDev + " masquerade\n}\n}"
 
 // Rules returns the router's filter and nat rules as iptables -S lists them,
 // or the error's text, so that two answers can be compared.

@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// Dial connects from the host; network is "tcp4" or "udp4", addr an address
+// Dial connects from the host; network is "tcp" or "udp", perhaps with the
+// family, addr an address
 // and port in figures.
 func (h *Host) Dial(network, addr string, timeout time.Duration) (net.Conn, error) {
 	var conn net.Conn
@@ -27,7 +28,7 @@ func (h *Host) ListenTCP(addr string) (net.Listener, error) {
 	err := h.Do(func() (err error) {
 		var config net.ListenConfig
 		config.SetMultipathTCP(false) // what other programs' sockets look like
-		listener, err = config.Listen(context.Background(), "tcp4", addr)
+		listener, err = config.Listen(context.Background(), "tcp", addr)
 		return err
 	})
 	if err != nil {
@@ -45,7 +46,7 @@ func (h *Host) ListenUDP(addr string) (*net.UDPConn, error) {
 	}
 	var conn *net.UDPConn
 	err = h.Do(func() (err error) {
-		conn, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(local))
+		conn, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(local))
 		return err
 	})
 	if err != nil {
@@ -63,8 +64,13 @@ func (h *Host) closeLater(c io.Closer) {
 
 // EchoTCP serves on the host's own address: every connection gets EchoReply
 // and is closed. Close the result, or the lab, to end it.
-func (h *Host) EchoTCP(port uint16) (io.Closer, error) {
-	listener, err := h.ListenTCP(netip.AddrPortFrom(h.Addr, port).String())
+func (h *Host) EchoTCP(port uint16) (io.Closer, error) { return h.echoTCP(h.Addr, port) }
+
+// EchoTCP6 is EchoTCP on the IPv6 address.
+func (h *Host) EchoTCP6(port uint16) (io.Closer, error) { return h.echoTCP(h.Addr6, port) }
+
+func (h *Host) echoTCP(at netip.Addr, port uint16) (io.Closer, error) {
+	listener, err := h.ListenTCP(netip.AddrPortFrom(at, port).String())
 	if err != nil {
 		return nil, err
 	}
@@ -83,8 +89,13 @@ func (h *Host) EchoTCP(port uint16) (io.Closer, error) {
 }
 
 // EchoUDP is EchoTCP for datagrams: each is answered with EchoReply.
-func (h *Host) EchoUDP(port uint16) (io.Closer, error) {
-	conn, err := h.ListenUDP(netip.AddrPortFrom(h.Addr, port).String())
+func (h *Host) EchoUDP(port uint16) (io.Closer, error) { return h.echoUDP(h.Addr, port) }
+
+// EchoUDP6 is EchoUDP on the IPv6 address.
+func (h *Host) EchoUDP6(port uint16) (io.Closer, error) { return h.echoUDP(h.Addr6, port) }
+
+func (h *Host) echoUDP(at netip.Addr, port uint16) (io.Closer, error) {
+	conn, err := h.ListenUDP(netip.AddrPortFrom(at, port).String())
 	if err != nil {
 		return nil, err
 	}
@@ -111,13 +122,13 @@ func EchoReply(h *Host, local, remote net.Addr) string {
 // ReachTCP connects from a host to addr and returns what the server there
 // sends until it closes, or an error when timeout passes first.
 func (l *Lab) ReachTCP(from *Host, addr string, timeout time.Duration) (string, error) {
-	return from.reach("tcp4", addr, timeout)
+	return from.reach("tcp", addr, timeout)
 }
 
 // ReachUDP sends a datagram from a host to addr and returns the answer, or an
 // error when timeout passes first.
 func (l *Lab) ReachUDP(from *Host, addr string, timeout time.Duration) (string, error) {
-	return from.reach("udp4", addr, timeout)
+	return from.reach("udp", addr, timeout)
 }
 
 func (h *Host) reach(network, addr string, timeout time.Duration) (string, error) {
@@ -130,7 +141,7 @@ func (h *Host) reach(network, addr string, timeout time.Duration) (string, error
 	if err := conn.SetDeadline(deadline); err != nil {
 		return "", err
 	}
-	if network == "tcp4" {
+	if network == "tcp" {
 		reply, err := io.ReadAll(conn)
 		return string(reply), err
 	}
