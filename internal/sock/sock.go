@@ -1,12 +1,15 @@
-// Package sock opens the raw IPv4 sockets of the daemon: UDP that knows where
-// a datagram arrived, and TCP, both bound to one LAN device. It also tells
-// which ports the router itself uses, and has what a check of the router
-// needs: who uses a port, is a group joined, does a search get an answer, does
-// a packet pass.
+// Package sock opens the raw sockets of the daemon: UDP that knows where a
+// datagram arrived, and TCP, both bound to one LAN device. It also tells which
+// ports the router itself uses, and has what a check of the router needs: who
+// uses a port, is a group joined, does a search get an answer, does a packet
+// pass.
 //
-// It follows socket(7), ip(7), udp(7), tcp(7) and proc(5), and SPEC.md rows
-// SSDP-2, SSDP-7 and SSDP-8. It exists because package net costs 0.7 MB of
-// binary (DESIGN, sizes).
+// It follows socket(7), ip(7), ipv6(7), udp(7), tcp(7) and proc(5), RFC 3542
+// (IPV6_PKTINFO), and SPEC.md rows SSDP-2, SSDP-6, SSDP-7 and SSDP-8. It exists
+// because package net costs 0.7 MB of binary (DESIGN, sizes).
+//
+// A socket is IPv4 or IPv6, never both. Addresses carry no zone, neither those
+// given nor those taken: the socket's device says which link is meant.
 //
 // A socket stays bound to the device it was opened on. When a device of the
 // same name is made again with another index, the old socket hears nothing
@@ -31,33 +34,48 @@ var ErrTruncated = errors.New("datagram longer than the buffer")
 // or no memory left for one more connection.
 var ErrExhausted = errors.New("no resources for another connection")
 
-// open returns a socket of the type (SOCK_DGRAM or SOCK_STREAM) on
-// 0.0.0.0:port that sees only traffic of the device (SSDP-7, SSDP-8).
-// Port 0: the kernel chooses.
-func open(typ int, name, dev string, port uint16) (*socket.Conn, error) {
+// any4 and any6 are what servers are bound to.
+func any4(port uint16) netip.AddrPort { return netip.AddrPortFrom(netip.IPv4Unspecified(), port) }
+func any6(port uint16) netip.AddrPort { return netip.AddrPortFrom(netip.IPv6Unspecified(), port) }
+
+// open returns a socket of the type (SOCK_DGRAM or SOCK_STREAM) with the local
+// address that sees only traffic of the device (SSDP-7, SSDP-8). Port 0: the
+// kernel chooses.
+func open(typ int, name, dev string, local netip.AddrPort) (*socket.Conn, error) {
 	// The kernel cuts longer names and takes an empty one as "any device".
 	if len(dev) == 0 || len(dev) >= unix.IFNAMSIZ {
 		return nil, fmt.Errorf("%q is not a device name: 1 to %d bytes", dev, unix.IFNAMSIZ-1)
 	}
-	c, err := socket.Socket(unix.AF_INET, typ, 0, name, nil)
+	family := unix.AF_INET
+	if !local.Addr().Is4() {
+		family = unix.AF_INET6
+	}
+	c, err := socket.Socket(family, typ, 0, name, nil)
 	if err != nil {
 		return nil, err
 	}
-	if err := bind(c, dev, port); err != nil {
+	if err := bind(c, dev, local); err != nil {
 		_ = c.Close()
 		return nil, err
 	}
 	return c, nil
 }
 
-func bind(c *socket.Conn, dev string, port uint16) error {
-	if err := c.SetsockoptInt(unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
-		return err
+func bind(c *socket.Conn, dev string, local netip.AddrPort) error {
+	if local.Addr().IsUnspecified() { // who dials wants a port that nobody has
+		if err := c.SetsockoptInt(unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+			return err
+		}
+	}
+	if !local.Addr().Is4() {
+		if err := c.SetsockoptInt(unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1); err != nil {
+			return err
+		}
 	}
 	if err := c.SetsockoptString(unix.SOL_SOCKET, unix.SO_BINDTODEVICE, dev); err != nil {
 		return fmt.Errorf("bind to device (needs root or CAP_NET_RAW): %w", err)
 	}
-	err := c.Bind(&unix.SockaddrInet4{Port: int(port)})
+	err := c.Bind(sockaddr(local, 0)) // a link-local address is that of the device
 	if errors.Is(err, unix.EADDRINUSE) {
 		return fmt.Errorf("another program has this port: %w", err)
 	}
@@ -100,13 +118,35 @@ func localAddr(c *socket.Conn) (netip.AddrPort, error) {
 	return addrPort(sa), nil
 }
 
-// addrPort returns the zero AddrPort for anything but IPv4.
+// addrPort returns the zero AddrPort for anything but IPv4 and IPv6.
 func addrPort(sa unix.Sockaddr) netip.AddrPort {
-	in4, ok := sa.(*unix.SockaddrInet4)
-	if !ok {
-		return netip.AddrPort{}
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port))
 	}
-	return netip.AddrPortFrom(netip.AddrFrom4(in4.Addr), uint16(in4.Port))
+	return netip.AddrPort{}
+}
+
+// sockaddr takes the index of a device for addresses that mean nothing without
+// one: link-local ones and groups.
+func sockaddr(a netip.AddrPort, index int) unix.Sockaddr {
+	ip := a.Addr()
+	if ip.Is4() {
+		return &unix.SockaddrInet4{Addr: ip.As4(), Port: int(a.Port())}
+	}
+	sa := &unix.SockaddrInet6{Addr: ip.As16(), Port: int(a.Port())}
+	if ip.IsLinkLocalUnicast() || ip.IsMulticast() {
+		sa.ZoneId = uint32(index)
+	}
+	return sa
+}
+
+// sameFamily reports whether both are IPv4 or both IPv6; an IPv4 address in
+// the clothes of IPv6 is neither.
+func sameFamily(a, b netip.Addr) bool {
+	return a.BitLen() == b.BitLen() && a.IsValid() && !a.Is4In6() && !b.Is4In6()
 }
 
 // isErrno reports whether err is one of the errnos.

@@ -18,7 +18,7 @@ const backlog = 64
 // exhaustedWait keeps a server from spinning while nothing can be accepted.
 const exhaustedWait = 100 * time.Millisecond
 
-// Listener accepts IPv4 connections that arrive on one device.
+// Listener accepts the connections of one family that arrive on one device.
 type Listener struct {
 	c      *socket.Conn
 	dev    string
@@ -27,16 +27,23 @@ type Listener struct {
 }
 
 // ListenTCP listens on 0.0.0.0:port of the device; port 0: the kernel chooses.
-func ListenTCP(dev string, port uint16) (*Listener, error) {
-	l, err := listenTCP(dev, port)
+func ListenTCP(dev string, port uint16) (*Listener, error) { return listenTCP(dev, any4(port)) }
+
+// ListenTCP6 listens on [::]:port of the device, for IPv6 alone; port 0: the
+// kernel chooses.
+func ListenTCP6(dev string, port uint16) (*Listener, error) { return listenTCP(dev, any6(port)) }
+
+func listenTCP(dev string, local netip.AddrPort) (*Listener, error) {
+	l, err := openTCP(dev, local)
 	if err != nil {
+		port := local.Port()
 		return nil, fmt.Errorf("listen on TCP port %d of %s: %w", port, dev, err)
 	}
 	return l, nil
 }
 
-func listenTCP(dev string, port uint16) (*Listener, error) {
-	c, err := open(unix.SOCK_STREAM, "tcp", dev, port)
+func openTCP(dev string, local netip.AddrPort) (*Listener, error) {
+	c, err := open(unix.SOCK_STREAM, "tcp", dev, local)
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +52,6 @@ func listenTCP(dev string, port uint16) (*Listener, error) {
 	if err == nil {
 		err = c.Listen(backlog)
 	}
-	var local netip.AddrPort
 	if err == nil {
 		local, err = localAddr(c)
 	}
@@ -107,7 +113,43 @@ func (l *Listener) Close() error {
 	return l.c.Close()
 }
 
-// Conn is an accepted TCP connection. One goroutine may read while another
+// DialTCP connects by the device, whatever the routes say, from the router's
+// own address local there. When ctx ends the error wraps ctx.Err().
+func DialTCP(ctx context.Context, dev string, local netip.Addr, to netip.AddrPort) (*Conn, error) {
+	c, err := dialTCP(ctx, dev, local, to)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s by %s: %w", to, dev, err)
+	}
+	return c, nil
+}
+
+func dialTCP(ctx context.Context, dev string, local netip.Addr, to netip.AddrPort) (*Conn, error) {
+	if !sameFamily(local, to.Addr()) {
+		return nil, fmt.Errorf("from %s: not the same family", local)
+	}
+	c, err := open(unix.SOCK_STREAM, "tcp", dev, netip.AddrPortFrom(local, 0))
+	if err != nil {
+		return nil, err
+	}
+	conn := &Conn{c: c, remote: netip.AddrPortFrom(to.Addr().WithZone(""), to.Port())}
+	// Requests leave at once.
+	err = c.SetsockoptInt(unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	if err == nil {
+		_, err = c.Connect(ctx, sockaddr(to, 0)) // the kernel knows the device
+	}
+	if err == nil {
+		conn.local, err = localAddr(c)
+	}
+	if err != nil {
+		_ = c.Close()
+		return nil, err
+	}
+	// A context that ended just now may have left its deadline.
+	_ = c.SetDeadline(time.Time{})
+	return conn, nil
+}
+
+// Conn is a TCP connection, accepted or dialled. One goroutine may read while another
 // writes.
 type Conn struct {
 	c             *socket.Conn
@@ -131,7 +173,7 @@ func (c *Conn) SetWriteDeadline(t time.Time) error { return c.c.SetWriteDeadline
 // CloseWrite tells the peer that nothing more will be sent.
 func (c *Conn) CloseWrite() error { return c.c.CloseWrite() }
 
-// Local returns the router's address that the peer connected to.
+// Local returns the router's address.
 func (c *Conn) Local() netip.AddrPort { return c.local }
 
 // Remote returns the peer's address.

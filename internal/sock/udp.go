@@ -23,7 +23,7 @@ type Packet struct {
 	IfIndex int            // the device it arrived on
 }
 
-// UDP is an IPv4 socket bound to one device. One goroutine may read while
+// UDP is an IPv4 or an IPv6 socket bound to one device. One goroutine may read while
 // others write.
 type UDP struct {
 	c      *socket.Conn
@@ -31,6 +31,8 @@ type UDP struct {
 	index  int
 	port   uint16
 	closed atomic.Bool
+
+	wildcard netip.Addr // 0.0.0.0 or ::, which says the family
 }
 
 // ListenUDP opens 0.0.0.0:port on the device; port 0: the kernel chooses. It
@@ -38,50 +40,71 @@ type UDP struct {
 // with a TTL of 2 (SSDP-2), and programs on the router hear that too. Being
 // bound to the device decides the way of multicast also, before any route and
 // IP_MULTICAST_IF (SSDP-7).
-func ListenUDP(dev string, port uint16) (*UDP, error) {
-	c, err := open(unix.SOCK_DGRAM, "udp", dev, port)
-	if err != nil {
-		return nil, fmt.Errorf("listen on UDP port %d of %s: %w", port, dev, err)
-	}
-	u := &UDP{c: c, dev: dev}
-	if err := u.setUp(); err != nil {
+func ListenUDP(dev string, port uint16) (*UDP, error) { return openUDP(dev, any4(port)) }
+
+// ListenUDP6 opens [::]:port on the device, for IPv6 alone, and is otherwise as
+// ListenUDP; 2 is the hop limit. Before Linux 4.20 it also hears the groups that
+// other programs joined on the device.
+func ListenUDP6(dev string, port uint16) (*UDP, error) { return openUDP(dev, any6(port)) }
+
+func openUDP(dev string, local netip.AddrPort) (*UDP, error) {
+	c, err := open(unix.SOCK_DGRAM, "udp", dev, local)
+	if err == nil {
+		u := &UDP{c: c, dev: dev, wildcard: local.Addr()}
+		if err = u.setUp(); err == nil {
+			return u, nil
+		}
 		_ = c.Close()
-		return nil, fmt.Errorf("listen on UDP port %d of %s: %w", port, dev, err)
 	}
-	return u, nil
+	return nil, fmt.Errorf("listen on UDP port %d of %s: %w", local.Port(), dev, err)
 }
 
 func (u *UDP) setUp() error {
-	options := []struct{ opt, value int }{
+	var err error
+	if u.index, err = deviceIndex(u.c, u.dev); err != nil {
+		return err
+	}
+	type option struct{ opt, value int }
+	level, options := unix.IPPROTO_IP, []option{
 		{unix.IP_PKTINFO, 1},
 		{unix.IP_MULTICAST_TTL, multicastTTL},
 		{unix.IP_MULTICAST_LOOP, 1},
 		{unix.IP_MULTICAST_ALL, 0},
 	}
-	for _, o := range options {
-		if err := u.c.SetsockoptInt(unix.IPPROTO_IP, o.opt, o.value); err != nil {
-			return err
+	if u.wildcard.Is6() {
+		level, options = unix.IPPROTO_IPV6, []option{
+			{unix.IPV6_RECVPKTINFO, 1},
+			{unix.IPV6_MULTICAST_IF, u.index},
+			{unix.IPV6_MULTICAST_HOPS, multicastTTL},
+			{unix.IPV6_MULTICAST_LOOP, 1},
+			{unix.IPV6_MULTICAST_ALL, 0},
 		}
 	}
-	var err error
-	if u.index, err = deviceIndex(u.c, u.dev); err != nil {
-		return err
+	for _, o := range options {
+		err := u.c.SetsockoptInt(level, o.opt, o.value)
+		if err != nil && (o.opt != unix.IPV6_MULTICAST_ALL || !isErrno(err, unix.ENOPROTOOPT)) {
+			return err
+		}
 	}
 	local, err := localAddr(u.c)
 	u.port = local.Port()
 	return err
 }
 
-// Join makes the socket hear the IPv4 group on its device. Joining a group
-// again is no error. The membership survives that the device goes down, or
-// loses its addresses.
+// Join makes the socket hear the group, of its own family, on its device.
+// Joining a group again is no error. The membership survives that the device
+// goes down, or loses its addresses.
 func (u *UDP) Join(group netip.Addr) error {
-	if !group.Is4() || !group.IsMulticast() {
-		return fmt.Errorf("join %s on %s: not an IPv4 multicast group", group, u.dev)
+	if !sameFamily(group, u.wildcard) || !group.IsMulticast() {
+		return fmt.Errorf("join %s on %s: not a multicast group of the socket's family", group, u.dev)
 	}
-	m := &unix.IPMreqn{Multiaddr: group.As4(), Ifindex: int32(u.index)}
 	err := control(u.c, func(fd int) error {
-		return unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, m)
+		if group.Is4() {
+			m := &unix.IPMreqn{Multiaddr: group.As4(), Ifindex: int32(u.index)}
+			return unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, m)
+		}
+		m := &unix.IPv6Mreq{Multiaddr: group.As16(), Interface: uint32(u.index)}
+		return unix.SetsockoptIPv6Mreq(fd, unix.IPPROTO_IPV6, unix.IPV6_JOIN_GROUP, m)
 	})
 	if err != nil && !isErrno(err, unix.EADDRINUSE) {
 		return fmt.Errorf("join %s on %s: %w", group, u.dev, err)
@@ -96,7 +119,7 @@ func (u *UDP) Join(group netip.Addr) error {
 func (u *UDP) ReadFrom(ctx context.Context, p []byte) (int, Packet, error) {
 	// A context that ended during an earlier call may have left its deadline.
 	_ = u.c.SetReadDeadline(time.Time{})
-	oob := make([]byte, unix.CmsgSpace(unix.SizeofInet4Pktinfo))
+	oob := make([]byte, unix.CmsgSpace(unix.SizeofInet6Pktinfo)) // the longer one
 	n, oobn, flags, from, err := u.c.Recvmsg(ctx, p, oob, 0)
 	if err != nil {
 		return 0, Packet{}, fmt.Errorf("read from UDP port %d of %s: %w", u.port, u.dev, u.orClosed(err))
@@ -118,9 +141,15 @@ func (p *Packet) setInfo(oob []byte) error {
 		if err != nil {
 			return err
 		}
-		if h.Level == unix.IPPROTO_IP && h.Type == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo {
+		switch {
+		case h.Level == unix.IPPROTO_IP && h.Type == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
 			info := (*unix.Inet4Pktinfo)(unsafe.Pointer(&data[0]))
 			p.Dst = netip.AddrFrom4(info.Addr)
+			p.IfIndex = int(info.Ifindex)
+			return nil
+		case h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
+			info := (*unix.Inet6Pktinfo)(unsafe.Pointer(&data[0]))
+			p.Dst = netip.AddrFrom16(info.Addr)
 			p.IfIndex = int(info.Ifindex)
 			return nil
 		}
@@ -134,17 +163,19 @@ func (p *Packet) setInfo(oob []byte) error {
 // kernel chooses. A multicast destination needs no route. An error concerns
 // this datagram only, except when it wraps ctx.Err() or os.ErrClosed.
 func (u *UDP) WriteTo(ctx context.Context, p []byte, to netip.AddrPort, src netip.Addr) error {
-	if !to.Addr().Is4() || (src.IsValid() && !src.Is4()) {
-		return fmt.Errorf("send to %s by %s: not IPv4", to, u.dev)
+	if !sameFamily(to.Addr(), u.wildcard) || (src.IsValid() && !sameFamily(src, u.wildcard)) {
+		return fmt.Errorf("send to %s by %s: not the socket's family", to, u.dev)
 	}
 	var oob []byte
-	if src.IsValid() {
+	switch {
+	case src.Is4():
 		oob = unix.PktInfo4(&unix.Inet4Pktinfo{Spec_dst: src.As4()})
+	case src.Is6():
+		oob = unix.PktInfo6(&unix.Inet6Pktinfo{Addr: src.As16(), Ifindex: uint32(u.index)})
 	}
 	// A context that ended during an earlier call may have left its deadline.
 	_ = u.c.SetWriteDeadline(time.Time{})
-	sa := &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}
-	if _, err := u.c.Sendmsg(ctx, p, oob, sa, 0); err != nil {
+	if _, err := u.c.Sendmsg(ctx, p, oob, sockaddr(to, u.index), 0); err != nil {
 		return fmt.Errorf("send to %s by %s: %w", to, u.dev, u.orClosed(err))
 	}
 	return nil
