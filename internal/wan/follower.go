@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"sync"
@@ -32,6 +33,7 @@ type Follower struct {
 	socks  *sockets // replaced after errors
 	state  State
 	closed bool
+	asking int // SameHost calls that wait for the kernel
 }
 
 // Follow opens rtnetlink and reads the devices for the first time; nothing
@@ -247,28 +249,46 @@ func describeUplink(old, u Uplink) string {
 
 // describeLAN is describeUplink for a LAN device, whose link is no news.
 func describeLAN(old, l LAN) string {
-	if old.Name != "" && (old.Index == 0) == (l.Index == 0) && slices.Equal(old.Prefixes, l.Prefixes) {
-		return ""
-	}
+	four := old.Name == "" || (old.Index == 0) != (l.Index == 0) || !slices.Equal(old.Prefixes, l.Prefixes)
+	six := !l.equal6(old)
+	news := "LAN device " + l.Name
 	switch {
+	case !four && !six:
+		return ""
 	case l.Index == 0 && old.Index != 0:
-		return fmt.Sprintf("LAN device %s is gone; waiting for it", l.Name)
+		return news + " is gone; waiting for it"
 	case l.Index == 0:
-		return fmt.Sprintf("no LAN device %s yet; waiting for it", l.Name)
-	case len(l.Prefixes) == 0:
-		return fmt.Sprintf("LAN device %s has no address; waiting", l.Name)
+		return "no " + news + " yet; waiting for it"
+	case four && len(l.Prefixes) == 0:
+		news += " has no IPv4 address; waiting"
+	case four:
+		news += " has address" + joinPrefixes(l.Prefixes)
+	}
+	if four && six {
+		news += ";"
+	}
+	return news + describe6(l, six)
+}
+
+// describe6 says which IPv6 addresses the LAN device has, if that is news.
+func describe6(l LAN, news bool) string {
+	switch current := len(l.Prefixes6) - l.Deprecated6; {
+	case !news:
+		return ""
+	case len(l.Prefixes6) == 0:
+		return " has no IPv6 address"
+	case l.Deprecated6 > 0:
+		return " has IPv6 address" + joinPrefixes(l.Prefixes6[:current]) + " deprecated" + joinPrefixes(l.Prefixes6[current:])
 	default:
-		return fmt.Sprintf("LAN device %s has address %s", l.Name, joinPrefixes(l))
+		return " has IPv6 address" + joinPrefixes(l.Prefixes6)
 	}
 }
 
-func joinPrefixes(l LAN) string {
+// joinPrefixes gives a blank and a prefix, again and again.
+func joinPrefixes(all []netip.Prefix) string {
 	var b []byte
-	for i, p := range l.Prefixes {
-		if i > 0 {
-			b = append(b, ' ')
-		}
-		b = p.AppendTo(b)
+	for _, p := range all {
+		b = p.AppendTo(append(b, ' '))
 	}
 	return string(b)
 }

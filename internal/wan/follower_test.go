@@ -101,7 +101,7 @@ func TestUplinkLog(t *testing.T) {
 		"wan: eth1 has address 11.0.0.2 but no link; waiting",
 		"wan: eth1 has address 11.0.0.2",
 		"wan: eth1 has no address; waiting",
-		"wan: LAN device br-lan has no address; waiting",
+		"wan: LAN device br-lan has no IPv4 address; waiting",
 		"wan: LAN device br-lan has address 10.0.0.1/24",
 		"wan: LAN device br-lan has address 10.0.0.1/24 192.168.0.1/16",
 		"wan: LAN device br-lan is gone; waiting for it",

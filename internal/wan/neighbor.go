@@ -35,17 +35,17 @@ const (
 	NeighborFailed
 )
 
-// Neighbors reads the neighbour table: the IPv4 hosts on the served LAN
-// devices, in the kernel's order. A device that is gone has none. The kernel
-// bounds the table (net.ipv4.neigh.default.gc_thresh3, 1024).
-func (f *Follower) Neighbors() ([]Neighbor, error) { return f.neighbors(unix.AF_INET) }
-
-func (f *Follower) neighbors(family byte) ([]Neighbor, error) {
+// Neighbors reads the neighbour tables: the IPv4 and IPv6 hosts on the served
+// LAN devices, in the kernel's order. Link-local addresses are among them, of
+// which two devices may have the same one. A device that is gone has none. The
+// kernel bounds the tables (net.ipv4.neigh.default.gc_thresh3 and that of
+// net.ipv6, 1024 each).
+func (f *Follower) Neighbors() ([]Neighbor, error) {
 	c, s, err := f.requests()
 	if err != nil {
 		return nil, err
 	}
-	replies, err := dump(c, unix.RTM_GETNEIGH, family, unix.SizeofNdMsg)
+	replies, err := dump(c, unix.RTM_GETNEIGH, unix.AF_UNSPEC, unix.SizeofNdMsg)
 	if err != nil {
 		return nil, fmt.Errorf("read neighbours: %w", err)
 	}
@@ -87,7 +87,9 @@ func parseNeighbor(b []byte) (Neighbor, error) {
 	for ad.Next() {
 		switch ad.Type() {
 		case unix.NDA_DST:
-			n.Addr, _ = netip.AddrFromSlice(ad.Bytes())
+			if b[0] != unix.AF_BRIDGE { // there it is the far end of a tunnel
+				n.Addr, _ = netip.AddrFromSlice(ad.Bytes())
+			}
 		case unix.NDA_LLADDR:
 			if mac := ad.Bytes(); len(mac) == len(n.MAC) {
 				n.MAC = [6]byte(mac)
@@ -118,22 +120,23 @@ func (f *Follower) Resolve(addr netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	index := 0
 	for _, l := range s.LANs {
-		for _, p := range l.Prefixes {
-			if index == 0 && p.Contains(addr) && p.Addr() != addr {
-				index = l.Index
-			}
+		if l.OnLink(addr) {
+			return resolve(c, l.Index, addr)
 		}
 	}
-	if index == 0 {
-		return fmt.Errorf("resolve %s: it is in no LAN's prefix", addr)
-	}
+	return fmt.Errorf("resolve %s: it is in no LAN's prefix", addr)
+}
+
+func resolve(c *netlink.Conn, index int, addr netip.Addr) error {
 	head := make([]byte, unix.SizeofNdMsg)
 	head[0] = unix.AF_INET
+	if addr.Is6() {
+		head[0] = unix.AF_INET6
+	}
 	nlenc.PutInt32(head[4:8], int32(index))
 	head[10] = unix.NTF_USE
-	if _, err = ask(c, unix.RTM_NEWNEIGH, netlink.Acknowledge|netlink.Create, head, addr); err != nil {
+	if _, err := ask(c, unix.RTM_NEWNEIGH, netlink.Acknowledge|netlink.Create, head, addr); err != nil {
 		return fmt.Errorf("resolve %s (needs root or CAP_NET_ADMIN): %w", addr, err)
 	}
 	return nil

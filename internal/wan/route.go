@@ -56,10 +56,10 @@ func readRoute(c *netlink.Conn, to netip.Addr) (int, error) {
 	return parseRoute(replies[0].Data)
 }
 
-// ask sends a request about one IPv4 address, the attribute behind the header.
+// ask sends a request about one address, the attribute behind the header.
 func ask(c *netlink.Conn, typ netlink.HeaderType, flags netlink.HeaderFlags, head []byte, addr netip.Addr) ([]netlink.Message, error) {
 	const dst = unix.RTA_DST // and NDA_DST, which is the same number
-	head = append(head, nlenc.Uint16Bytes(unix.SizeofRtAttr+4)...)
+	head = append(head, nlenc.Uint16Bytes(uint16(unix.SizeofRtAttr+addr.BitLen()/8))...)
 	head = append(head, nlenc.Uint16Bytes(dst)...)
 	return c.Execute(netlink.Message{
 		Header: netlink.Header{Type: typ, Flags: netlink.Request | flags},

@@ -26,7 +26,7 @@ const dumpTries = 5
 
 var errNoReply = errors.New("no reply from the kernel")
 
-// kernel is one reading of the followed links and of all IPv4 addresses.
+// kernel is one reading of the followed links and of all addresses.
 type kernel struct {
 	links map[string]link
 	addrs []address
@@ -49,10 +49,10 @@ func (l link) up() bool {
 
 // address is an RTM_NEWADDR message.
 type address struct {
-	index     int
-	prefix    netip.Prefix
-	secondary bool
-	scope     uint8
+	index  int
+	prefix netip.Prefix
+	flags  uint32 // IFA_F_*
+	scope  uint8
 }
 
 // global reports whether the address is fit to be an uplink's.
@@ -60,7 +60,7 @@ func (a address) global() bool {
 	return a.scope < unix.RT_SCOPE_LINK && !a.prefix.Addr().IsLinkLocalUnicast()
 }
 
-// readKernel reads the links of the names that exist, and all IPv4 addresses.
+// readKernel reads the links of the names that exist, and all addresses.
 func readKernel(c *netlink.Conn, names []string) (kernel, error) {
 	k := kernel{links: make(map[string]link, len(names))}
 	for _, name := range names {
@@ -113,10 +113,9 @@ func requestLink(c *netlink.Conn, request []byte) (link, error) {
 	return parseLink(replies[0].Data)
 }
 
-// readAddresses asks for the IPv4 addresses of all devices, in the kernel's
-// order.
+// readAddresses asks for the addresses of all devices, in the kernel's order.
 func readAddresses(c *netlink.Conn) ([]address, error) {
-	replies, err := dump(c, unix.RTM_GETADDR, unix.AF_INET, unix.SizeofIfAddrmsg)
+	replies, err := dump(c, unix.RTM_GETADDR, unix.AF_UNSPEC, unix.SizeofIfAddrmsg)
 	var addrs []address
 	for i := 0; i < len(replies) && err == nil; i++ {
 		if replies[i].Header.Type != unix.RTM_NEWADDR {
@@ -133,7 +132,7 @@ func readAddresses(c *netlink.Conn) ([]address, error) {
 	return addrs, nil
 }
 
-// dump asks for all objects of a family. The request is a header of size
+// dump asks for all objects of a family, AF_UNSPEC: of all families. The request is a header of size
 // bytes that begins with the family.
 func dump(c *netlink.Conn, typ netlink.HeaderType, family byte, size int) ([]netlink.Message, error) {
 	req := netlink.Message{
@@ -197,16 +196,16 @@ func (c *Counters) parse(b []byte) error {
 }
 
 // parseAddress reads struct ifaddrmsg and the attributes behind it. An
-// address that is not IPv4 has an invalid prefix.
+// address that is neither IPv4 nor IPv6 has an invalid prefix.
 func parseAddress(b []byte) (address, error) {
 	if len(b) < unix.SizeofIfAddrmsg {
 		return address{}, errors.New("short address message")
 	}
-	bits, flags := int(b[1]), b[2]
+	bits := int(b[1])
 	a := address{
-		index:     int(nlenc.Uint32(b[4:8])),
-		secondary: flags&unix.IFA_F_SECONDARY != 0,
-		scope:     b[3],
+		index: int(nlenc.Uint32(b[4:8])),
+		flags: uint32(b[2]),
+		scope: b[3],
 	}
 	ad, err := netlink.NewAttributeDecoder(b[unix.SizeofIfAddrmsg:])
 	if err != nil {
@@ -219,12 +218,14 @@ func parseAddress(b []byte) (address, error) {
 			local, _ = netip.AddrFromSlice(ad.Bytes())
 		case unix.IFA_ADDRESS:
 			peer, _ = netip.AddrFromSlice(ad.Bytes())
+		case unix.IFA_FLAGS:
+			a.flags = ad.Uint32() // all of them; the header has room for eight
 		}
 	}
 	if !local.IsValid() {
 		local = peer
 	}
-	if local.Is4() && bits <= local.BitLen() {
+	if local.IsValid() && bits <= local.BitLen() {
 		a.prefix = onLink(local, peer, bits)
 	}
 	return a, ad.Err()
@@ -234,7 +235,7 @@ func parseAddress(b []byte) (address, error) {
 // link the prefix is the peer's; where local is not in it, nothing else is
 // on-link with local.
 func onLink(local, peer netip.Addr, bits int) netip.Prefix {
-	if peer.Is4() && !netip.PrefixFrom(peer, bits).Contains(local) {
+	if peer.IsValid() && !netip.PrefixFrom(peer, bits).Contains(local) {
 		bits = local.BitLen()
 	}
 	return netip.PrefixFrom(local, bits)

@@ -96,7 +96,7 @@ func TestParseAddress(t *testing.T) {
 		"PPP, near":         {32, attrs{peer, local}, "11.0.0.2/32"},
 		"peer of a network": {8, attrs{far, local}, "11.0.0.2/32"},
 		"peer in network":   {24, attrs{peer, local}, "11.0.0.2/24"},
-		"IPv6":              {64, attrs{six}, ""},
+		"IPv6":              {64, attrs{six}, "::/64"},
 		"impossible length": {33, attrs{local}, ""},
 		"no address":        {24, nil, ""},
 	} {
@@ -110,7 +110,7 @@ func TestParseAddress(t *testing.T) {
 		}
 	}
 	got, err := parseAddress(addrBytes(t, 24, unix.IFA_F_SECONDARY|unix.IFA_F_PERMANENT, unix.RT_SCOPE_LINK, 3, attrs{local}))
-	if err != nil || !got.secondary || got.scope != unix.RT_SCOPE_LINK {
+	if err != nil || got.flags&unix.IFA_F_SECONDARY == 0 || got.scope != unix.RT_SCOPE_LINK {
 		t.Errorf("secondary, link scope: %+v, %v", got, err)
 	}
 	for what, b := range map[string][]byte{

@@ -1,8 +1,8 @@
 // Package wan follows the uplink and every served LAN device by name: link,
-// IPv4 addresses, MAC and counters.
+// addresses (of the uplink IPv4 ones only), MAC and counters.
 //
-// It listens on rtnetlink(7) (RTNLGRP_LINK and RTNLGRP_IPV4_IFADDR) and never
-// polls. Devices may be absent at start, appear, change, vanish, be renamed
+// It listens on rtnetlink(7) (RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR and
+// RTNLGRP_IPV6_IFADDR) and never polls. Devices may be absent at start, appear, change, vanish, be renamed
 // or made again with another index, as PPPoE does. After any event of a
 // followed device the truth is read from the kernel again and compared.
 //
@@ -14,6 +14,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Uplink is the device towards the internet.
@@ -46,9 +48,16 @@ type LAN struct {
 	// Prefixes are the router's own IPv4 addresses, each with the length of
 	// its on-link prefix, in the kernel's order.
 	Prefixes []netip.Prefix
+
+	// Prefixes6 are the same in IPv6, link-local ones included, without those
+	// that may be another host's (tentative, dadfailed). The last Deprecated6
+	// of them are deprecated (RFC 4862 section 5.5.4): still in use, but not
+	// for anything new. That is how the end of a prefix begins.
+	Prefixes6   []netip.Prefix
+	Deprecated6 int
 }
 
-// Addr returns the router's first address on the device; invalid: none.
+// Addr returns the router's first IPv4 address on the device; invalid: none.
 func (l LAN) Addr() netip.Addr {
 	if len(l.Prefixes) == 0 {
 		return netip.Addr{}
@@ -56,21 +65,55 @@ func (l LAN) Addr() netip.Addr {
 	return l.Prefixes[0].Addr()
 }
 
+// LinkLocal returns the router's first link-local IPv6 address (fe80::/10) on
+// the device; invalid: none.
+func (l LAN) LinkLocal() netip.Addr {
+	for _, p := range l.Prefixes6 {
+		if p.Addr().IsLinkLocalUnicast() {
+			return p.Addr()
+		}
+	}
+	return netip.Addr{}
+}
+
+// Global6 returns the router's first global IPv6 address on the device, else
+// the first unique local one (fc00::/7, RFC 4193), of those that are not
+// deprecated; invalid: none.
+func (l LAN) Global6() netip.Addr {
+	var local netip.Addr
+	for _, p := range l.Prefixes6[:len(l.Prefixes6)-l.Deprecated6] {
+		switch a := p.Addr(); {
+		case !a.IsGlobalUnicast(): // which ULAs are, too
+		case !a.IsPrivate():
+			return a
+		case !local.IsValid():
+			local = a
+		}
+	}
+	return local
+}
+
 // OnLink reports whether a is in one of the prefixes and not the router's own
 // address. It does not refuse network and broadcast addresses.
 func (l LAN) OnLink(a netip.Addr) bool {
 	contains := func(p netip.Prefix) bool { return p.Contains(a) }
-	return slices.ContainsFunc(l.Prefixes, contains) && !l.Local(a)
+	return (slices.ContainsFunc(l.Prefixes, contains) || slices.ContainsFunc(l.Prefixes6, contains)) && !l.Local(a)
 }
 
 // Local reports whether a is the router's own address on the device.
 func (l LAN) Local(a netip.Addr) bool {
-	return slices.ContainsFunc(l.Prefixes, func(p netip.Prefix) bool { return p.Addr() == a })
+	is := func(p netip.Prefix) bool { return p.Addr() == a }
+	return slices.ContainsFunc(l.Prefixes, is) || slices.ContainsFunc(l.Prefixes6, is)
 }
 
 func (l LAN) equal(o LAN) bool {
 	return l.Name == o.Name && l.Index == o.Index && l.Up == o.Up && l.MAC == o.MAC &&
-		slices.Equal(l.Prefixes, o.Prefixes)
+		slices.Equal(l.Prefixes, o.Prefixes) && l.equal6(o)
+}
+
+// equal6 compares the IPv6 addresses.
+func (l LAN) equal6(o LAN) bool {
+	return l.Deprecated6 == o.Deprecated6 && slices.Equal(l.Prefixes6, o.Prefixes6)
 }
 
 // State is what is known of all followed devices at one time.
@@ -107,13 +150,27 @@ func next(prev State, k kernel, now time.Duration, speed func(name string) uint6
 			continue
 		}
 		s.LANs[i] = LAN{Name: old.Name, Index: l.index, Up: l.up(), MAC: l.mac}
-		for _, a := range k.addrs {
-			if a.index == l.index {
-				s.LANs[i].Prefixes = append(s.LANs[i].Prefixes, a.prefix)
-			}
-		}
+		s.LANs[i].take(k.addrs)
 	}
 	return s
+}
+
+// take gives the LAN those of the addresses that are its device's.
+func (l *LAN) take(addrs []address) {
+	var deprecated []netip.Prefix
+	for _, a := range addrs {
+		switch {
+		case a.index != l.Index:
+		case a.prefix.Addr().Is4():
+			l.Prefixes = append(l.Prefixes, a.prefix)
+		case a.flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) != 0:
+		case a.flags&unix.IFA_F_DEPRECATED != 0:
+			deprecated = append(deprecated, a.prefix)
+		default:
+			l.Prefixes6 = append(l.Prefixes6, a.prefix)
+		}
+	}
+	l.Prefixes6, l.Deprecated6 = append(l.Prefixes6, deprecated...), len(deprecated)
 }
 
 func nextUplink(prev Uplink, k kernel, now time.Duration) Uplink {
@@ -139,7 +196,7 @@ func chooseAddr(present netip.Addr, index int, addrs []address) netip.Addr {
 	var first, primary netip.Addr
 	for _, a := range addrs {
 		addr := a.prefix.Addr()
-		if a.index != index || !a.global() {
+		if a.index != index || !addr.Is4() || !a.global() {
 			continue
 		}
 		if addr == present {
@@ -148,7 +205,7 @@ func chooseAddr(present netip.Addr, index int, addrs []address) netip.Addr {
 		if !first.IsValid() {
 			first = addr
 		}
-		if !primary.IsValid() && !a.secondary {
+		if !primary.IsValid() && a.flags&unix.IFA_F_SECONDARY == 0 {
 			primary = addr
 		}
 	}

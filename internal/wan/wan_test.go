@@ -22,7 +22,7 @@ func TestNextUplink(t *testing.T) {
 	up := link{index: 5, flags: unix.IFF_UP, operState: operUp}
 	before := Uplink{Name: "eth1", Index: 5, Up: true, Addr: a, Since: 7 * time.Second, Speed: 1e9}
 	secondary := addrOf(5, "11.0.0.3/24")
-	secondary.secondary = true
+	secondary.flags = unix.IFA_F_SECONDARY
 	linkScope := addrOf(5, "11.0.0.2/24")
 	linkScope.scope = unix.RT_SCOPE_LINK
 

@@ -1,0 +1,141 @@
+package wan
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// How long, and for how many callers at a time, SameHost waits for the kernel.
+const (
+	askTime = time.Second
+	askMost = 4
+)
+
+// SameHost reports whether a and b are addresses of one host on a LAN (SPEC
+// PIN-9): both are on-link on the same device, and the kernel has both as
+// NeighborReachable with the same MAC. One that the kernel does not know is
+// asked for (Resolve), which takes a second at most. Four callers can wait for
+// that; for others the answer is false, and so it is after any error.
+//
+// It is as true as ARP and neighbour discovery are: hosts behind a repeater
+// that puts its own MAC in the place of theirs are one host.
+func (f *Follower) SameHost(a, b netip.Addr) bool {
+	p := pair{index: f.State().together(a, b), addrs: [2]netip.Addr{a, b}}
+	if p.index == 0 || a == b {
+		return p.index != 0
+	}
+	if err := f.look(&p); err == nil && !p.known() && f.enter() {
+		defer f.leave()
+		if f.ask(&p) != nil {
+			return false
+		}
+	}
+	return p.known() && p.macs[0] == p.macs[1]
+}
+
+// together returns the index of the first LAN device on which both addresses
+// are on-link; 0: none, or one of them is the router's own.
+func (s State) together(a, b netip.Addr) int {
+	index := 0
+	for _, l := range s.LANs {
+		if l.Local(a) || l.Local(b) {
+			return 0
+		}
+		if index == 0 && l.OnLink(a) && l.OnLink(b) {
+			index = l.Index
+		}
+	}
+	return index
+}
+
+// pair is what the neighbour table says of two addresses.
+type pair struct {
+	index int // of the LAN device
+	addrs [2]netip.Addr
+	macs  [2][6]byte // zero: not known
+}
+
+func (p *pair) learn(n Neighbor) {
+	for i, a := range p.addrs {
+		if n.Addr != a || n.Index != p.index {
+			continue
+		}
+		p.macs[i] = [6]byte{}
+		const group = 1 // a broadcast address has the MAC of a group
+		if n.State == NeighborReachable && n.MAC[0]&group == 0 {
+			p.macs[i] = n.MAC
+		}
+	}
+}
+
+func (p *pair) known() bool { return p.macs[0] != [6]byte{} && p.macs[1] != [6]byte{} }
+
+// look reads the table.
+func (f *Follower) look(p *pair) error {
+	all, err := f.Neighbors()
+	for _, n := range all {
+		p.learn(n)
+	}
+	return err
+}
+
+// ask makes the kernel find out what is not known, and waits for its events
+// (RTM_NEWNEIGH) until all is.
+func (f *Follower) ask(p *pair) error {
+	events, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{Groups: 1 << (unix.RTNLGRP_NEIGH - 1)})
+	if err != nil {
+		return err
+	}
+	defer events.Close()
+	if err := events.SetReadDeadline(time.Now().Add(askTime)); err != nil {
+		return err
+	}
+	if err := f.look(p); err != nil { // nothing after this is missed
+		return err
+	}
+	c, _, err := f.requests()
+	for i := 0; i < len(p.addrs) && err == nil; i++ {
+		if p.macs[i] == [6]byte{} {
+			err = resolve(c, p.index, p.addrs[i])
+		}
+	}
+	for err == nil && !p.known() {
+		err = p.await(events)
+	}
+	return err
+}
+
+// await learns from the next events.
+func (p *pair) await(events *netlink.Conn) error {
+	all, err := events.Receive()
+	for i := 0; i < len(all) && err == nil; i++ {
+		if all[i].Header.Type != unix.RTM_NEWNEIGH {
+			continue
+		}
+		var n Neighbor
+		if n, err = parseNeighbor(all[i].Data); err == nil {
+			p.learn(n)
+		}
+	}
+	return err
+}
+
+// enter counts a caller that will wait, if there is room for one.
+func (f *Follower) enter() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.asking >= askMost {
+		return false
+	}
+	f.asking++
+	return true
+}
+
+func (f *Follower) leave() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asking--
+}
