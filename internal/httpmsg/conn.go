@@ -139,6 +139,9 @@ func hasToken(h Header, name, token string) bool {
 func (c *conn) reply(req *Request, resp *Response, keep bool) error {
 	c.writeBy(c.limits.WriteTimeout)
 	_, err := c.Write(c.server.appendReply(nil, req, resp, keep))
+	if resp.Sent != nil {
+		resp.Sent()
+	}
 	return err
 }
 

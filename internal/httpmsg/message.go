@@ -56,6 +56,8 @@ type Request struct {
 	// Local and Remote are the ends of the TCP connection. ParseDatagram
 	// leaves them empty.
 	Local, Remote netip.AddrPort
+	// Device is the LAN device on which it arrived, as the Server was told.
+	Device string
 }
 
 // A Response is what a handler answers. The server adds the reason phrase,
@@ -65,6 +67,9 @@ type Response struct {
 	Status int
 	Header Header
 	Body   []byte
+	// Sent, where it is not nil, is called once after the answer was written,
+	// or could not be (GENA-6). It must not take long.
+	Sent func()
 }
 
 // AppendMessage appends the start line, the fields and the empty line that

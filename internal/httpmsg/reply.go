@@ -57,3 +57,14 @@ func (s *Server) date() string {
 	}
 	return now().UTC().Format("Mon, 02 Jan 2006 15:04:05 GMT")
 }
+
+// NotAllowed answers a request whose path does not take its method: 405 with
+// what it does take, for a method of HTTP or UPnP; 501 for others (HTTP-11).
+func NotAllowed(method, allow string) *Response {
+	switch method {
+	case "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT", "PATCH",
+		"M-POST", "SUBSCRIBE", "UNSUBSCRIBE", "NOTIFY":
+		return &Response{Status: 405, Header: Header{{"Allow", allow}}}
+	}
+	return &Response{Status: 501}
+}

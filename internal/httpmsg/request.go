@@ -15,7 +15,7 @@ func (c *conn) readRequest() (*Request, error) {
 	if err != nil {
 		return req, err
 	}
-	req.Local, req.Remote = c.Local(), c.Remote()
+	req.Local, req.Remote, req.Device = c.Local(), c.Remote(), c.server.Device
 	if err := checkOrigin(req.Header); err != nil {
 		return req, err
 	}

@@ -83,6 +83,8 @@ type Server struct {
 	// Handler answers one request. It is called by many goroutines. When it
 	// panics or returns nil the client gets 500.
 	Handler func(*Request) *Response
+	// Device is the LAN device that is served, for Request.Device.
+	Device string
 	// ServerName is the value of SERVER: "OS/version UPnP/1.1 product/version".
 	ServerName string
 	// Now tells the wall clock, for DATE; nil: time.Now.
