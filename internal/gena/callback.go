@@ -1,0 +1,104 @@
+package gena
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+const (
+	maxCallbackBytes = 512 // GENA-13
+	maxCallbacks     = 4   // GENA-13
+)
+
+// errCallback is what no other fault of CALLBACK describes better.
+var errCallback = errors.New("CALLBACK is not <http://ADDRESS:PORT/PATH>")
+
+// A callback is where a subscriber wants its events.
+type callback struct {
+	to     netip.AddrPort
+	target string // path and query as the subscriber wrote them
+}
+
+// parseCallback reads "<URL><URL>". Every URL must lead to the subscriber
+// itself, as host is known from its connection: a router that sends events to
+// others is a weapon (CallStranger; GENA-13). One bad URL spoils all.
+func parseCallback(s string, host netip.Addr) ([]callback, error) {
+	if len(s) > maxCallbackBytes {
+		return nil, fmt.Errorf("CALLBACK has %d bytes, at most %d may be", len(s), maxCallbackBytes)
+	}
+	var urls []callback
+	for s = strings.Trim(s, " \t"); s != ""; s = strings.TrimLeft(s, " \t") {
+		end := strings.IndexByte(s, '>')
+		if s[0] != '<' || end < 0 {
+			return nil, errCallback
+		}
+		c, err := parseURL(s[1:end], host)
+		if err != nil {
+			return nil, err
+		}
+		if urls = append(urls, c); len(urls) > maxCallbacks {
+			return nil, fmt.Errorf("CALLBACK has more than %d URLs", maxCallbacks)
+		}
+		s = s[end+1:]
+	}
+	if len(urls) == 0 {
+		return nil, errCallback
+	}
+	return urls, nil
+}
+
+// parseURL reads http://ADDRESS[:PORT][PATH][?QUERY]. There is no user before
+// the address and no fragment, and nothing that could end a line.
+func parseURL(s string, host netip.Addr) (callback, error) {
+	const scheme = "http://"
+	for i := 0; i < len(s); i++ {
+		if s[i] <= ' ' || s[i] >= 0x7f || s[i] == '<' || s[i] == '#' {
+			return callback{}, errCallback
+		}
+	}
+	if len(s) < len(scheme) || !strings.EqualFold(s[:len(scheme)], scheme) {
+		return callback{}, errCallback
+	}
+	authority, target := s[len(scheme):], "/"
+	if i := strings.IndexAny(authority, "/?"); i >= 0 {
+		authority, target = authority[:i], authority[i:]
+		if target[0] == '?' {
+			target = "/" + target
+		}
+	}
+	to, ok := parseAuthority(authority)
+	if !ok {
+		return callback{}, errCallback
+	}
+	if to.Addr() != host {
+		return callback{}, fmt.Errorf("its callback leads to %v, which is not itself", to.Addr())
+	}
+	return callback{to, target}, nil
+}
+
+// parseAuthority reads "1.2.3.4", "1.2.3.4:80", "[fe80::1]" or "[fe80::1]:80".
+// A zone is dropped: the LAN that the request came from says it (GENA-14). An
+// IPv4 address in IPv6 clothes stays what it is, and so is nobody's (GENA-13).
+func parseAuthority(s string) (netip.AddrPort, bool) {
+	addr, port, hasPort := strings.Cut(s, ":")
+	inside, six := strings.CutPrefix(s, "[")
+	if six {
+		var rest string
+		addr, rest, _ = strings.Cut(inside, "]")
+		if port, hasPort = strings.CutPrefix(rest, ":"); !hasPort && rest != "" {
+			return netip.AddrPort{}, false
+		}
+	}
+	if !hasPort {
+		port = "80"
+	}
+	ip, err := netip.ParseAddr(addr)
+	n, errPort := strconv.ParseUint(port, 10, 16)
+	if err != nil || errPort != nil || n == 0 || ip.Is6() != six {
+		return netip.AddrPort{}, false
+	}
+	return netip.AddrPortFrom(ip.WithZone(""), uint16(n)), true
+}
