@@ -29,17 +29,19 @@ func (t *Table) restorable(m *Mapping, now time.Duration) error {
 	if m.Deadline <= now {
 		return errEnded
 	}
-	if r := m.RemoteHost; !m.Client.Is4() || r.IsValid() && (!r.Is4() || r.IsUnspecified()) {
-		return errNotIPv4 // the kernel would refuse it, and with it all others
-	}
-	req := Request{Mapping: *m, From: m.Owner}
+	req := Request{Mapping: *m, From: m.Owner} // no lines that the kernel would refuse, and with them all others
 	if _, err := t.policy.allow(&req); err != nil {
 		return err
 	}
 	if old, err := t.conflict(&req); err != nil {
 		return err
 	} else if old != nil {
-		return fmt.Errorf("%w: it is there twice", ErrConflict)
+		return errTwice
+	}
+	if !m.Pinhole.IsValid() {
+		m.ID = 0
+	} else if m.ID == 0 || t.ids[m.ID] != nil {
+		m.ID = t.idFor(nil)
 	}
 	return t.quota(m.Client)
 }
@@ -52,10 +54,12 @@ func (t *Table) Revoke(which func(*Mapping) bool, why string) ([]Mapping, error)
 	defer t.unlock()
 	var picked []*entry
 	var gone []Mapping
-	for _, e := range t.order {
-		if which(&e.Mapping) {
-			picked = append(picked, e)
-			gone = append(gone, e.Mapping)
+	for _, list := range [...][]*entry{t.order, t.pinned} {
+		for _, e := range list {
+			if which(&e.Mapping) {
+				picked = append(picked, e)
+				gone = append(gone, e.Mapping)
+			}
 		}
 	}
 	if len(gone) == 0 {
@@ -66,7 +70,7 @@ func (t *Table) Revoke(which func(*Mapping) bool, why string) ([]Mapping, error)
 	}
 	for _, e := range picked {
 		t.remove(e)
-		t.logf("DeletePortMap: Proto:%v Port:%d (%s)", e.Protocol, e.ExternalPort, why)
+		t.logEnd("Delete", &e.Mapping, why)
 		t.decide(Decision{What: "delete " + e.Mapping.String(), Verdict: why})
 	}
 	return gone, nil
@@ -93,7 +97,7 @@ func (t *Table) Verify() (string, error) {
 func (t *Table) Try(m Mapping, use func()) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.ports[portKey{m.Protocol, m.ExternalPort}]) > 0 {
+	if len(t.ports[m.portKey()]) > 0 {
 		return fmt.Errorf("%w: %v port %d", ErrConflict, m.Protocol, m.ExternalPort)
 	}
 	if err := t.free(m.Protocol, m.ExternalPort); err != nil {

@@ -42,7 +42,7 @@ func (t *Table) expire(now time.Duration) {
 	for len(t.leases) > 0 && t.leases[0].Deadline <= now {
 		e := t.leases[0]
 		t.remove(e)
-		t.logf("ExpireMapping: Proto:%v Port:%d", e.Protocol, e.ExternalPort)
+		t.logEnd("Expire", &e.Mapping, "")
 		t.decide(Decision{What: "delete " + e.Mapping.String(), Verdict: "the lease has ended"})
 		due = append(due, e.Mapping)
 	}
@@ -115,34 +115,55 @@ func (t *Table) awaken() {
 }
 
 func (t *Table) find(k Key) *entry {
-	for _, e := range t.ports[portKey{k.Protocol, k.ExternalPort}] {
-		if e.RemoteHost == k.RemoteHost {
+	for _, e := range t.ports[k.portKey()] {
+		if e.Key == k {
 			return e
 		}
 	}
 	return nil
 }
 
-func (t *Table) insert(e *entry) {
-	k := portKey{e.Protocol, e.ExternalPort}
+// touch notes that the mapping is not what it was.
+func (t *Table) touch(m *Mapping) {
 	t.changed = true
+	t.mapped = t.mapped || !m.Pinhole.IsValid()
+}
+
+// listOf gives the list that has the mapping: those of IPv4 are numbered without
+// regard to pinholes.
+func (t *Table) listOf(m *Mapping) *[]*entry {
+	if m.Pinhole.IsValid() {
+		return &t.pinned
+	}
+	return &t.order
+}
+
+func (k *Key) portKey() portKey { return portKey{k.Protocol, k.ExternalPort, k.Pinhole} }
+
+func (t *Table) insert(e *entry) {
+	k, list := e.portKey(), t.listOf(&e.Mapping)
+	t.touch(&e.Mapping)
 	t.added++
 	e.number = t.added
 	t.records.Lock()
-	t.order = append(t.order, e)
+	*list = append(*list, e)
 	t.records.Unlock()
+	if e.ID != 0 {
+		t.ids[e.ID] = e
+	}
 	t.ports[k] = append(t.ports[k], e)
 	t.perClient[e.Client]++
 	heap.Push(&t.leases, e)
 }
 
 func (t *Table) remove(e *entry) {
-	t.changed = true
-	k := portKey{e.Protocol, e.ExternalPort}
-	i, _ := slices.BinarySearchFunc(t.order, e.number, func(e *entry, n uint64) int { return cmp.Compare(e.number, n) })
+	t.touch(&e.Mapping)
+	k, list := e.portKey(), t.listOf(&e.Mapping)
+	i, _ := slices.BinarySearchFunc(*list, e.number, func(e *entry, n uint64) int { return cmp.Compare(e.number, n) })
 	t.records.Lock()
-	t.order = slices.Delete(t.order, i, i+1)
+	*list = slices.Delete(*list, i, i+1)
 	t.records.Unlock()
+	delete(t.ids, e.ID)
 	i = slices.Index(t.ports[k], e)
 	if t.ports[k] = slices.Delete(t.ports[k], i, i+1); len(t.ports[k]) == 0 {
 		delete(t.ports, k)
@@ -154,9 +175,12 @@ func (t *Table) remove(e *entry) {
 }
 
 func (t *Table) list() []Mapping {
-	all := make([]Mapping, len(t.order))
-	for i, e := range t.order {
-		all[i] = e.Mapping
+	all := make([]Mapping, 0, len(t.order)+len(t.pinned))
+	for _, e := range t.order {
+		all = append(all, e.Mapping)
+	}
+	for _, e := range t.pinned {
+		all = append(all, e.Mapping)
 	}
 	return all
 }

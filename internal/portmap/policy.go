@@ -26,9 +26,9 @@ type Rule struct {
 	Allow    bool
 	External PortRange
 	Internal PortRange
-	Client   netip.Prefix // hosts that would receive the connections
+	Client   netip.Prefix // hosts that would receive the connections; 0.0.0.0/0: of IPv6, too
 	Protocol Protocol     // zero: both
-	From     netip.Prefix // hosts that ask; the zero Prefix: any
+	From     netip.Prefix // hosts that ask, as Client; the zero Prefix: any
 	Text     string       // as the administrator wrote it, for refusals
 }
 
@@ -71,17 +71,43 @@ func (p Policy) lease(wish time.Duration, now time.Time) time.Duration {
 	return wish
 }
 
-func (r Rule) matches(req *Request) bool {
-	return r.External.Contains(req.ExternalPort) &&
-		r.Internal.Contains(req.InternalPort) &&
+// concerns reports whether the rule is about the request, whatever external
+// port it is for.
+func (r *Rule) concerns(req *Request) bool {
+	return r.Internal.Contains(req.InternalPort) &&
 		(r.Protocol == 0 || r.Protocol == req.Protocol) &&
-		r.Client.Contains(req.Client) &&
-		(!r.From.IsValid() || r.From.Contains(req.From))
+		covers(r.Client, req.Client) &&
+		(!r.From.IsValid() || covers(r.From, req.From))
+}
+
+// covers is p.Contains, but 0.0.0.0/0 stands for every host (DESIGN.md).
+func covers(p netip.Prefix, a netip.Addr) bool {
+	return p.Contains(a) || p.Bits() == 0 && p.Addr().Is4()
+}
+
+// verdict says whether the rules allow the request at the external port, by which
+// rule (nil: none matches), and the last port for which they say the same.
+func (p *Policy) verdict(req *Request, port uint16) (allowed bool, by *Rule, last uint16) {
+	last = 65535
+	for i := range p.Rules {
+		r := &p.Rules[i]
+		switch {
+		case !r.concerns(req):
+		case r.External.Contains(port):
+			return r.Allow, r, min(last, r.External.Last)
+		case r.External.First > port:
+			last = min(last, r.External.First-1)
+		}
+	}
+	if port < 1024 {
+		return false, nil, min(last, 1023)
+	}
+	return req.InternalPort >= 1024, nil, last
 }
 
 // permit checks everything that does not depend on other mappings, and says
 // what allows the request.
-func (p Policy) permit(n Network, req *Request) (by string, err error) {
+func (p *Policy) permit(n Network, req *Request) (by string, err error) {
 	if !n.OnLink(req.Client) {
 		return "", fmt.Errorf("%w: %v", ErrNotLANHost, req.Client)
 	}
@@ -89,24 +115,37 @@ func (p Policy) permit(n Network, req *Request) (by string, err error) {
 }
 
 // allow is permit without regard to where the router is now.
-func (p Policy) allow(req *Request) (by string, err error) {
-	if req.ExternalPort == 0 || req.InternalPort == 0 || req.Protocol != TCP && req.Protocol != UDP {
-		return "", fmt.Errorf("%w: only single ports of TCP or UDP can be mapped", ErrDenied) // SPEC WIP-6, WIP-7, WIP-10
+func (p *Policy) allow(req *Request) (by string, err error) {
+	if err := p.entitled(req); err != nil {
+		return "", err
 	}
-	if p.Secure && req.Client != req.From {
-		return "", fmt.Errorf("%w: with secure = yes a host may map only for itself, not for %v", ErrNotAuthorized, req.Client)
+	if req.ExternalPort == 0 {
+		return "", errNoPort
 	}
-	for _, r := range p.Rules {
-		if !r.matches(req) {
-			continue
-		}
-		if r.Allow {
-			return "rule: " + r.Text, nil
-		}
+	allowed, r, _ := p.verdict(req, req.ExternalPort)
+	switch {
+	case allowed && r != nil:
+		return "rule: " + r.Text, nil
+	case allowed:
+		return "default: ports from 1024 on", nil
+	case r != nil:
 		return "", fmt.Errorf("%w: %s", ErrDenied, r.Text)
 	}
-	if req.ExternalPort < 1024 || req.InternalPort < 1024 {
-		return "", fmt.Errorf("%w: ports below 1024 need an allow rule", ErrDenied)
+	return "", fmt.Errorf("%w: ports below 1024 need an allow rule", ErrDenied)
+}
+
+var errNoPort = fmt.Errorf("%w: only single ports of TCP or UDP can be mapped", ErrDenied) // SPEC WIP-6, WIP-7, WIP-10
+
+// entitled checks what does not depend on the external port.
+func (p *Policy) entitled(req *Request) error {
+	if req.InternalPort == 0 || req.Protocol != TCP && req.Protocol != UDP {
+		return errNoPort
 	}
-	return "default: ports from 1024 on", nil
+	if err := req.Mapping.sound(); err != nil {
+		return err
+	}
+	if p.Secure && req.Client != req.From && !req.vouched {
+		return fmt.Errorf("%w: with secure = yes a host may map only for itself, not for %v", ErrNotAuthorized, req.Client)
+	}
+	return nil
 }

@@ -101,6 +101,9 @@ const MaxDescription = 256
 
 // String describes the mapping for a log line.
 func (m Mapping) String() string {
+	if m.Pinhole.IsValid() {
+		return m.pinhole()
+	}
 	from := ""
 	if m.RemoteHost.IsValid() {
 		from = " from " + m.RemoteHost.String()
@@ -113,6 +116,8 @@ type Request struct {
 	Mapping               // Deadline and Owner are ignored
 	Lease   time.Duration // wished; 0 means as long as the policy gives
 	From    netip.Addr    // the host that asks
+
+	vouched bool // From is another address of Client's host
 }
 
 // Network is what the table must know of the router's own addresses.
@@ -185,8 +190,8 @@ var (
 
 // Why a mapping of an earlier run does not come back.
 var (
-	errEnded   = errors.New("the lease has ended")
-	errNotIPv4 = errors.New("not between IPv4 hosts")
+	errEnded = errors.New("the lease has ended")
+	errTwice = errors.New("it is there twice")
 )
 
 // BootTime reads CLOCK_BOOTTIME, the clock of all leases: it goes on during

@@ -3,6 +3,7 @@ package portmap
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"sync"
@@ -18,6 +19,9 @@ type Config struct {
 	// InUse reports whether the router itself listens on a port.
 	InUse func(Protocol, uint16) (bool, error)
 	Logf  func(format string, args ...any)
+	// SameHost reports whether two on-link addresses are one host's (SPEC PIN-9).
+	// It may take a second, and may call the Table; nil: never.
+	SameHost func(a, b netip.Addr) bool
 	// Decided is told each Decision, and must not call the Table; nil: nobody.
 	Decided func(Decision)
 	// Changed is called after mappings were made, renewed or ended; nil:
@@ -32,22 +36,28 @@ type Table struct {
 	now      func() time.Duration
 	inUse    func(Protocol, uint16) (bool, error)
 	logf     func(string, ...any)
+	sameHost func(a, b netip.Addr) bool
 	decided  func(Decision)
 	observer func()
 	wake     chan struct{} // tells Run that the next deadline may have changed
 
-	records   sync.Mutex // inside mu, while order or an entry changes: List does not wait for the kernel
+	records   sync.Mutex // inside mu, while a list or an entry changes: List does not wait for the kernel
 	mu        sync.Mutex
 	policy    Policy
 	network   Network
 	placed    bool                 // network is known
 	order     []*entry             // as added: what GetGenericPortMappingEntry counts
+	pinned    []*entry             // the pinholes, as added
 	added     uint64               // entries ever
-	ports     map[portKey][]*entry // those that share an external port differ in RemoteHost
+	ports     map[portKey][]*entry // those that share a port differ in where from
+	ids       map[uint16]*entry    // the pinholes by their UniqueID
+	lastID    uint16               // the newest UniqueID
 	perClient map[netip.Addr]int
 	leases    leaseHeap
 	refusals  refusals
 	changed   bool          // since the observer was called
+	mapped    bool          // the change was one of IPv4 mappings
+	updateID  uint32        // SystemUpdateID
 	stale     bool          // the kernel may differ from the table
 	retryAt   time.Duration // when stale: the next Sync
 }
@@ -55,21 +65,24 @@ type Table struct {
 type entry struct {
 	Mapping
 	lease  int    // index in leases
-	number uint64 // rises along Table.order
+	number uint64 // rises along Table.order and Table.pinned
 }
 
 type portKey struct {
 	protocol Protocol
 	port     uint16
+	host     netip.Addr // Key.Pinhole: any number of hosts may have one pinned
 }
 
 // New makes an empty table. The firewall is told nothing yet: SetNetwork does.
 func New(c Config) *Table {
 	return &Table{
 		fw: c.Firewall, policy: c.Policy, now: c.Now, inUse: c.InUse, logf: c.Logf,
-		decided: c.Decided, observer: c.Changed,
+		sameHost: c.SameHost, decided: c.Decided, observer: c.Changed,
 		wake:      make(chan struct{}, 1),
 		ports:     map[portKey][]*entry{},
+		ids:       map[uint16]*entry{},
+		lastID:    uint16(rand.Uint32()), // nobody holds an ID of an earlier run for one of this
 		perClient: map[netip.Addr]int{},
 		refusals:  refusals{},
 	}
@@ -78,25 +91,33 @@ func New(c Config) *Table {
 // unlock tells the observer what has changed, when the table is free again.
 func (t *Table) unlock() {
 	changed := t.changed
-	t.changed = false
+	if t.mapped {
+		t.updateID++
+	}
+	t.changed, t.mapped = false, false
 	t.mu.Unlock()
 	if changed && t.observer != nil {
 		t.observer()
 	}
 }
 
-// Map grants a mapping or says why not: ErrNotLANHost, ErrNotAuthorized,
-// ErrDenied, ErrConflict, ErrInUse, ErrFull or ErrFirewall. A refusal leaves
-// no trace. The same client asking again for the same Key replaces its mapping
-// (SPEC WIP-2).
+// Map grants a mapping or a pinhole, or says why not: ErrNotLANHost,
+// ErrNotAuthorized, ErrDenied, ErrConflict, ErrInUse, ErrFull or ErrFirewall. A
+// refusal leaves no trace. The same client asking again for the same Key replaces
+// its mapping (SPEC WIP-2, PIN-5).
 func (t *Table) Map(req Request) (Mapping, error) {
+	t.vouch(&req)
 	t.mu.Lock()
 	defer t.unlock()
-	what := "map " + req.Mapping.String()
 	m, by, err := t.mapLocked(&req)
+	return t.answer(&req, req.wish(), m, by, err)
+}
+
+// answer tells of what became of a request, and gives it.
+func (t *Table) answer(req *Request, what string, m Mapping, by string, err error) (Mapping, error) {
 	if err != nil {
 		t.refuse(req.From, what, err)
-		return m, err
+		return Mapping{}, err
 	}
 	t.decide(Decision{From: req.From, What: what, Verdict: fmt.Sprintf("granted for %d s (%s)", int(t.remaining(m)/time.Second), by)})
 	return m, nil
@@ -115,13 +136,23 @@ func (t *Table) mapLocked(req *Request) (m Mapping, by string, err error) {
 			return Mapping{}, "", err
 		}
 	}
-	m = req.Mapping
-	m.Description, m.Owner = cleanDescription(m.Description), req.From
+	m, err = t.grant(req, old)
+	return m, by, err
+}
+
+// grant tells the kernel and then makes the record, in the place of old (nil: a
+// new one).
+func (t *Table) grant(req *Request, old *entry) (Mapping, error) {
+	m := req.Mapping
+	m.Description, m.Owner, m.ID = cleanDescription(m.Description), req.owner(), 0
+	if m.Pinhole.IsValid() {
+		m.ID = t.idFor(old)
+	}
 	lease := t.policy.lease(req.Lease, time.Now())
 	m.Deadline = t.now() + lease
 
 	if err := t.change(old.mappings(), &m); err != nil {
-		return Mapping{}, "", err
+		return Mapping{}, err
 	}
 	defer t.awaken()
 	if old == nil {
@@ -132,14 +163,13 @@ func (t *Table) mapLocked(req *Request) (m Mapping, by string, err error) {
 		old.Mapping = m
 		t.records.Unlock()
 		t.leases.moved(old)
-		t.changed = true
+		t.touch(&m)
 		if before.Deadline = m.Deadline; before == m { // a renewal is no news
-			return m, by, nil
+			return m, nil
 		}
 	}
-	t.logf("AddPortMap: RemoteHost: %s Prot: %v ExtPort: %d Int: %v.%d Lease: %d s Desc: %q",
-		hostOrAny(m.RemoteHost), m.Protocol, m.ExternalPort, m.Client, m.InternalPort, int(lease/time.Second), m.Description)
-	return m, by, nil
+	t.logMade(&m, lease)
+	return m, nil
 }
 
 // conflict applies the matrix of SPEC WIP-2: the entry that req replaces, nil
@@ -147,12 +177,12 @@ func (t *Table) mapLocked(req *Request) (m Mapping, by string, err error) {
 // hosts; two clients never share one.
 func (t *Table) conflict(req *Request) (*entry, error) {
 	var same *entry
-	for _, e := range t.ports[portKey{req.Protocol, req.ExternalPort}] {
+	for _, e := range t.ports[req.portKey()] {
 		if e.Client != req.Client {
 			return nil, fmt.Errorf("%w: %v has %v port %d for another %v s", ErrConflict,
 				e.Client, e.Protocol, e.ExternalPort, int(t.remaining(e.Mapping)/time.Second))
 		}
-		if e.RemoteHost == req.RemoteHost {
+		if e.Key == req.Key {
 			same = e
 		}
 	}
@@ -160,9 +190,9 @@ func (t *Table) conflict(req *Request) (*entry, error) {
 }
 
 // room checks what only a new mapping must pass: quotas, and the ports of the
-// router itself.
+// router itself, which a pinhole does not touch.
 func (t *Table) room(req *Request) error {
-	if err := t.quota(req.Client); err != nil {
+	if err := t.quota(req.Client); err != nil || req.Pinhole.IsValid() {
 		return err
 	}
 	return t.free(req.Protocol, req.ExternalPort)
@@ -181,7 +211,7 @@ func (t *Table) free(protocol Protocol, port uint16) error {
 }
 
 func (t *Table) quota(client netip.Addr) error {
-	if n := t.policy.MaxMappings; len(t.order) >= n {
+	if n := t.policy.MaxMappings; len(t.order)+len(t.pinned) >= n {
 		return fmt.Errorf("%w: max_mappings = %d", ErrFull, n)
 	}
 	if n := t.policy.MaxPerClient; t.perClient[client] >= n {
@@ -196,28 +226,35 @@ func (t *Table) Unmap(k Key, from netip.Addr) error {
 	t.mu.Lock()
 	defer t.unlock()
 	what := fmt.Sprintf("delete %v port %d", k.Protocol, k.ExternalPort)
-	err := t.unmapLocked(k, from)
+	e := t.find(k)
+	return t.unmapLocked(e, from, what, t.owns(e, from, false))
+}
+
+// owns says why the host from may not touch the entry, nil when it may. vouched
+// says that from is another address of the entry's host.
+func (t *Table) owns(e *entry, from netip.Addr, vouched bool) error {
+	if e == nil {
+		return ErrNoEntry
+	}
+	if t.policy.Secure && e.Client != from && !vouched {
+		return fmt.Errorf("%w: it belongs to %v", ErrNotAuthorized, e.Client)
+	}
+	return nil
+}
+
+// unmapLocked ends the mapping unless err says why not, and tells what became of
+// the wish.
+func (t *Table) unmapLocked(e *entry, from netip.Addr, what string, err error) error {
+	if err == nil {
+		err = t.change(e.mappings(), nil)
+	}
 	if err != nil {
 		t.refuse(from, what, err)
 		return err
 	}
-	t.decide(Decision{From: from, What: what, Verdict: "granted"})
-	return nil
-}
-
-func (t *Table) unmapLocked(k Key, from netip.Addr) error {
-	e := t.find(k)
-	if e == nil {
-		return ErrNoEntry
-	}
-	if t.policy.Secure && e.Client != from {
-		return fmt.Errorf("%w: it belongs to %v", ErrNotAuthorized, e.Client)
-	}
-	if err := t.change(e.mappings(), nil); err != nil {
-		return err
-	}
 	t.remove(e)
-	t.logf("DeletePortMap: Proto:%v Port:%d", k.Protocol, k.ExternalPort)
+	t.logEnd("Delete", &e.Mapping, "")
+	t.decide(Decision{From: from, What: what, Verdict: "granted"})
 	return nil
 }
 
@@ -231,7 +268,7 @@ func (t *Table) Lookup(k Key) (Mapping, error) {
 	return Mapping{}, ErrNoEntry
 }
 
-// At gives the i-th mapping in the order of their making, from 0 without gaps
+// At gives the i-th IPv4 mapping in the order of their making, from 0 without gaps
 // (SPEC WIP-17); ErrNoEntry beyond the last.
 func (t *Table) At(i int) (Mapping, error) {
 	t.mu.Lock()
@@ -242,14 +279,14 @@ func (t *Table) At(i int) (Mapping, error) {
 	return t.order[i].Mapping, nil
 }
 
-// Len is the number of mappings.
+// Len is the number of IPv4 mappings.
 func (t *Table) Len() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return len(t.order)
 }
 
-// List copies all mappings in the order of their making.
+// List copies all mappings, and then all pinholes, in the order of their making.
 func (t *Table) List() []Mapping {
 	t.records.Lock()
 	defer t.records.Unlock()
@@ -278,13 +315,15 @@ func (t *Table) SetPolicy(p Policy) {
 
 // SetNetwork tells the table where the router now is, and makes the kernel
 // follow if that changed. If the kernel refuses, the error says why, and Run
-// tries again until it does not.
+// tries again until it does not. Pinholes to addresses that are no longer on a LAN
+// end (SPEC PIN-10).
 func (t *Table) SetNetwork(n Network) error {
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	defer t.unlock()
 	if t.placed && t.network.External == n.External && slices.Equal(t.network.LANs, n.LANs) {
 		return nil
 	}
+	t.moveAway(n)
 	t.placed, t.network = true, Network{External: n.External, LANs: slices.Clone(n.LANs)}
 	return t.sync()
 }
@@ -310,11 +349,13 @@ func (t *Table) Sync() {
 func (t *Table) Flush() int {
 	t.mu.Lock()
 	defer t.unlock()
-	n := len(t.order)
+	n := len(t.order) + len(t.pinned)
+	t.changed, t.mapped = true, len(t.order) > 0
 	t.records.Lock()
-	t.order, t.leases, t.changed = nil, nil, true
+	t.order, t.pinned, t.leases = nil, nil, nil
 	t.records.Unlock()
 	clear(t.ports)
+	clear(t.ids)
 	clear(t.perClient)
 	t.sync()
 	t.logf("Flush: %d mappings deleted", n)

@@ -171,12 +171,23 @@ func (f *Firewall) add(to map[portmap.Key]portmap.Mapping, m portmap.Mapping) er
 		return f.misuse("%v is added twice", m)
 	}
 	for _, o := range to {
-		if o.Protocol == m.Protocol && o.ExternalPort == m.ExternalPort && o.Client != m.Client {
+		if o.Protocol == m.Protocol && o.ExternalPort == m.ExternalPort && o.Pinhole == m.Pinhole && o.Client != m.Client {
 			return f.misuse("%v, but the port belongs to %v", m, o.Client) // SPEC WIP-2
 		}
 	}
 	if m.Protocol != portmap.TCP && m.Protocol != portmap.UDP || m.ExternalPort == 0 || m.InternalPort == 0 || !m.Client.IsValid() {
 		return f.misuse("%v is no mapping", m)
+	}
+	switch {
+	case !m.Pinhole.IsValid() && (!m.Client.Is4() || m.RemotePort != 0 || m.ID != 0),
+		m.Pinhole.IsValid() && (!m.Client.Is6() || m.Client.Is4In6() || m.Client != m.Pinhole || m.InternalPort != m.ExternalPort || m.ID == 0),
+		m.RemoteHost.IsValid() && m.RemoteHost.Is4() != m.Client.Is4():
+		return f.misuse("%v is neither a mapping nor a pinhole: %+v", m, m)
+	}
+	for _, o := range to {
+		if m.ID != 0 && o.ID == m.ID {
+			return f.misuse("%v has the UniqueID of %v", m, o) // SPEC PIN-8
+		}
 	}
 	to[m.Key] = m
 	return nil
@@ -204,8 +215,8 @@ func (f *Firewall) Break(broken bool) {
 	f.broken = broken
 }
 
-// Mappings gives what the kernel has, ordered by protocol, external port and
-// remote host.
+// Mappings gives what the kernel has, ordered by protocol, external port, pinned
+// host and remote host.
 func (f *Firewall) Mappings() []portmap.Mapping {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -214,7 +225,8 @@ func (f *Firewall) Mappings() []portmap.Mapping {
 
 // Compare orders mappings as Mappings does.
 func Compare(a, b portmap.Mapping) int {
-	return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.ExternalPort, b.ExternalPort), a.RemoteHost.Compare(b.RemoteHost))
+	return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.ExternalPort, b.ExternalPort),
+		a.Pinhole.Compare(b.Pinhole), a.RemoteHost.Compare(b.RemoteHost), cmp.Compare(a.RemotePort, b.RemotePort))
 }
 
 // External gives the uplink's address as the last Sync said it.

@@ -1,0 +1,142 @@
+package portmap
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+)
+
+// What WANIPConnection:2 asks beyond version 1.
+
+// firstAny is the lowest port that is given without being wished.
+const firstAny = 1024
+
+// mostInUse bounds the questions of one MapAny to the kernel.
+const mostInUse = 64
+
+// MapAny is Map for IPv4 mappings, but where the wished ExternalPort is held, in
+// use or not permitted, another is taken that is free and permitted (SPEC WIP-3);
+// 0 wishes none. ErrFull when there is none, ErrDenied when none is permitted,
+// never ErrConflict or ErrInUse.
+func (t *Table) MapAny(req Request) (Mapping, error) {
+	t.mu.Lock()
+	defer t.unlock()
+	req.Pinhole, req.RemotePort, req.vouched = netip.Addr{}, 0, false
+	what := req.wish() + ", or any other port"
+	m, by, err := t.mapAnyLocked(&req)
+	return t.answer(&req, what, m, by, err)
+}
+
+func (t *Table) mapAnyLocked(req *Request) (m Mapping, by string, err error) {
+	if !t.network.OnLink(req.Client) {
+		return m, "", fmt.Errorf("%w: %v", ErrNotLANHost, req.Client)
+	}
+	if err := t.policy.entitled(req); err != nil {
+		return m, "", err
+	}
+	permitted := false
+	if req.ExternalPort != 0 {
+		m, by, err = t.mapLocked(req)
+		permitted = !errors.Is(err, ErrDenied)
+		if permitted && !errors.Is(err, ErrConflict) && !errors.Is(err, ErrInUse) {
+			return m, by, err
+		}
+	}
+	start, asked := firstAny+rand.IntN(1<<16-firstAny), 0
+	for _, span := range [...][2]int{{start, 1<<16 - 1}, {firstAny, start - 1}} {
+		for port := span[0]; asked < mostInUse; port++ {
+			var some bool
+			port, some = t.unheld(req, port, span[1])
+			permitted = permitted || some
+			if port > span[1] {
+				break
+			}
+			req.ExternalPort = uint16(port)
+			if m, by, err = t.mapLocked(req); !errors.Is(err, ErrInUse) {
+				return m, by, err
+			}
+			asked++
+		}
+	}
+	if !permitted {
+		return m, "", fmt.Errorf("%w: no port is permitted", ErrDenied)
+	}
+	return m, "", fmt.Errorf("%w: no port that is permitted is free", ErrFull)
+}
+
+// unheld gives the first port from port to last that the policy permits and no
+// mapping has, one beyond last when there is none, and whether it permits any of
+// those before.
+func (t *Table) unheld(req *Request, port, last int) (free int, permitted bool) {
+	k := portKey{protocol: req.Protocol}
+	for port <= last {
+		allowed, _, end := t.policy.verdict(req, uint16(port))
+		if !allowed {
+			port = int(end) + 1
+			continue
+		}
+		permitted = true
+		for ; port <= min(int(end), last); port++ {
+			if k.port = uint16(port); len(t.ports[k]) == 0 {
+				return port, true
+			}
+		}
+	}
+	return last + 1, permitted
+}
+
+// UnmapRange ends from's own IPv4 mappings of the protocol with external ports
+// from first to last, as one change, and gives their number (SPEC WIP-14). Errors:
+// ErrNoEntry when there is none, ErrFirewall.
+func (t *Table) UnmapRange(p Protocol, first, last uint16, from netip.Addr) (int, error) {
+	t.mu.Lock()
+	defer t.unlock()
+	what := fmt.Sprintf("delete %v ports %d to %d", p, first, last)
+	var picked []*entry
+	var gone []Mapping
+	for _, e := range t.order {
+		if e.Protocol == p && first <= e.ExternalPort && e.ExternalPort <= last && e.Client == from {
+			picked = append(picked, e)
+			gone = append(gone, e.Mapping)
+		}
+	}
+	err := ErrNoEntry
+	if len(gone) > 0 {
+		err = t.change(gone, nil)
+	}
+	if err != nil {
+		t.refuse(from, what, err)
+		return 0, err
+	}
+	for _, e := range picked {
+		t.remove(e)
+		t.logEnd("Delete", &e.Mapping, "")
+	}
+	t.decide(Decision{From: from, What: what, Verdict: fmt.Sprintf("%d deleted", len(gone))})
+	return len(gone), nil
+}
+
+// AtOwn is At among the mappings whose Client is owner: the others do not count.
+func (t *Table) AtOwn(i int, owner netip.Addr) (Mapping, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, e := range t.order {
+		if e.Client != owner {
+			continue
+		}
+		if i == 0 {
+			return e.Mapping, nil
+		}
+		i--
+	}
+	return Mapping{}, ErrNoEntry
+}
+
+// UpdateID is SystemUpdateID: it rises by one with each change of IPv4 mappings,
+// renewals included, however many mappings one change makes or ends.
+func (t *Table) UpdateID() uint32 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.updateID
+}
