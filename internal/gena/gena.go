@@ -102,8 +102,8 @@ func dialTCP(ctx context.Context, dev string, local netip.Addr, to netip.AddrPor
 }
 
 // Topic makes path an eventSubURL. values returns all evented variables of
-// the service as of one moment, always in the same number; it is called by
-// Run and may take locks of its own. Topics are made before the first Handle.
+// the service as of one moment, in a new slice; it is called by Run, without
+// a lock, and its time delays the events of all. Topics are made before the first Handle.
 func (p *Publisher) Topic(path string, values func() []Property) {
 	p.topics = append(p.topics, &topic{path, values})
 }

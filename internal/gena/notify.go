@@ -104,11 +104,10 @@ func (p *Publisher) deliver(ctx context.Context, s *subscription, seq uint32, bo
 		// Closing ends a read or a write that waits for the subscriber.
 		stop := context.AfterFunc(ctx, func() { _ = c.Close() })
 		err = exchange(c, appendNotify(nil, url, s.sid, seq, body))
-		if stop() {
-			_ = c.Close()
-		} else if err != nil {
+		if !stop() && err != nil {
 			err = ctx.Err()
 		}
+		_ = c.Close()
 		break
 	}
 	return err
