@@ -16,12 +16,14 @@ import (
 // DNAT, whatever else it looks at; other rules count when they look at nothing,
 // or at the uplink only.
 func (f *IPTables) ForwardPath() (warning string, err error) {
-	warning, err = forwardPath(f.ctx, f.path, f.uplink, f.opts.ForwardRules)
+	warning, err = forwardPath(f.ctx, f.four.path, f.uplink, f.opts.ForwardRules)
 	foreign, _ := foreignRefusals(f.uplink) // an error: there is no nf_tables
-	if warning != "" && foreign != "" {
-		warning += "; "
+	six := ""
+	if f.six != nil && err == nil {
+		six, err = f.six.forwardPath6(f.ctx, f.uplink)
 	}
-	return warning + foreign, err
+	warnings := slices.DeleteFunc([]string{warning, foreign, six}, func(w string) bool { return w == "" })
+	return strings.Join(warnings, "; "), err
 }
 
 // LegacyForwardPath is ForwardPath for the nftables backend on a machine where
@@ -35,25 +37,32 @@ func LegacyForwardPath(ctx context.Context, uplink string) (warning string, err 
 }
 
 func forwardPath(ctx context.Context, program, uplink string, marked bool) (warning string, err error) {
-	listing, err := execute(ctx, program, "", "-w", fmt.Sprint(lockWait), "-t", "filter", "-S")
-	if err != nil {
-		return "", fmt.Errorf("list table filter: %w", err)
-	}
-	p := forwarding{uplink: uplink, marked: marked, rules: map[string][]string{}}
-	for _, line := range strings.Split(listing, "\n") {
-		if rule, ok := strings.CutPrefix(uncommented(line), "-A "); ok {
-			chain, _, _ := strings.Cut(rule, " ")
-			p.rules[chain] = append(p.rules[chain], rule)
-		}
-	}
-	if end := p.end("FORWARD"); end == "ours" || end == "ACCEPT" || end == "" && !strings.Contains(listing, "-P FORWARD DROP") {
-		return "", nil
+	dropped, err := dropped(ctx, program, forwarding{uplink: uplink, marked: marked})
+	if err != nil || !dropped {
+		return "", err
 	}
 	which := "-m conntrack --ctstate DNAT"
 	if marked {
 		which = "-m connmark --mark " + mark + "/" + mark + " " + which
 	}
 	return fmt.Sprintf("chain FORWARD of table ip filter drops connections to mapped ports; let them pass: %s -I FORWARD %s -j ACCEPT", program, which), nil
+}
+
+// dropped reads the rules of table filter and reports whether they drop the packet.
+func dropped(ctx context.Context, program string, p forwarding) (bool, error) {
+	listing, err := execute(ctx, program, "", "-w", fmt.Sprint(lockWait), "-t", "filter", "-S")
+	if err != nil {
+		return false, fmt.Errorf("list table filter: %w", err)
+	}
+	p.rules = map[string][]string{}
+	for _, line := range strings.Split(listing, "\n") {
+		if rule, ok := strings.CutPrefix(uncommented(line), "-A "); ok {
+			chain, _, _ := strings.Cut(rule, " ")
+			p.rules[chain] = append(p.rules[chain], rule)
+		}
+	}
+	end := p.end("FORWARD")
+	return end == "DROP" || end == "" && strings.Contains(listing, "-P FORWARD DROP"), nil
 }
 
 // uncommented is a rule without its comment, which may hold anything.
@@ -76,6 +85,8 @@ type forwarding struct {
 	uplink string              // the device that it comes from; "": unknown
 	marked bool                // it carries our mark
 	rules  map[string][]string // of each chain, without the -A
+
+	pinholes bool // it goes to one: our chain accepts it
 }
 
 // end is where the packet ends in a chain: "ours" for a rule that accepts what is
@@ -101,6 +112,10 @@ func (p forwarding) end(chain string) string {
 				return ""
 			}
 			continue
+		case mapChain:
+			if target = "ours"; !p.pinholes {
+				target = p.end(mapChain)
+			}
 		default:
 			target = p.end(target)
 		}

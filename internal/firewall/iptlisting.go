@@ -2,6 +2,7 @@ package firewall
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -52,19 +53,26 @@ func countedIn(listing string) map[portmap.Key]string {
 }
 
 // Packets counts for each mapping what its rule has redirected: the first packet
-// of each connection, since NAT sees no others.
+// of each connection, since NAT sees no others; and for each pinhole what it has
+// let through, which is no more than that where established connections are
+// accepted before it.
 func (f *IPTables) Packets() (map[portmap.Key]uint64, error) {
-	listing, err := f.list(f.ctx, closeWait, "nat", "-v")
+	listing, err := f.four.list(f.ctx, closeWait, "nat", "-v")
 	if err != nil {
 		return nil, err
 	}
-	all := map[portmap.Key]uint64{}
-	for k, c := range countedIn(listing) {
-		n, err := strconv.ParseUint(word(" "+c, "-c"), 10, 64)
-		if err != nil {
-			return nil, fmt.Errorf("read the counters of table nat: %w", err)
+	counted := countedIn(listing)
+	if f.six != nil && len(f.pinholes) > 0 {
+		if listing, err = f.six.list(f.ctx, closeWait, "filter", "-v"); err != nil {
+			return nil, err
 		}
-		all[k] = n
+		maps.Copy(counted, pinholesIn(listing))
+	}
+	all := make(map[portmap.Key]uint64, len(counted))
+	for k, c := range counted {
+		if all[k], err = strconv.ParseUint(word(" "+c, "-c"), 10, 64); err != nil {
+			return nil, fmt.Errorf("read the counters of iptables: %w", err)
+		}
 	}
 	return all, nil
 }
@@ -110,9 +118,9 @@ func mappingsIn(listing string) map[mapped]string {
 	return all
 }
 
-// listedAddr reads "11.0.0.1/32"; the zero Addr stands for any.
+// listedAddr reads "11.0.0.1/32" or "2001:db8::1/128"; the zero Addr stands for any.
 func listedAddr(s string) netip.Addr {
-	a, _ := netip.ParseAddr(strings.TrimSuffix(s, "/32"))
+	a, _ := netip.ParseAddr(strings.TrimSuffix(strings.TrimSuffix(s, "/32"), "/128"))
 	return a
 }
 

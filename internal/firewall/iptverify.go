@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,27 +14,45 @@ import (
 func (f *IPTables) Verify() (string, error) {
 	all := make([]portmap.Mapping, 0, len(f.inForce.mapped))
 	for m := range f.inForce.mapped {
-		all = append(all, portmap.Mapping{Key: m.key(), Client: m.client.Addr(), InternalPort: m.client.Port(), Enabled: true})
+		if m.client.Addr().Is4() {
+			all = append(all, portmap.Mapping{Key: m.key(), Client: m.client.Addr(), InternalPort: m.client.Port(), Enabled: true})
+		}
 	}
-	filter, want, _ := strings.Cut(f.rules.whole(all, f.opts.ForwardRules, nil, nil), "*nat\n")
-	said := ""
-	for _, table := range []string{"nat", "filter"}[:len(f.tables())] {
-		have, err := f.list(f.ctx, closeWait, table)
+	said, err := f.four.differs(f.ctx, f.rules.whole(all, f.opts.ForwardRules, nil, nil))
+	if err == nil && f.six != nil {
+		var more string
+		want := "*filter\n"
+		for _, spec := range f.pinholes {
+			want += "-A " + mapChain + " " + spec + "\n"
+		}
+		more, err = f.six.differs(f.ctx, want)
+		said += more
+	}
+	return strings.TrimPrefix(said, "; "), err
+}
+
+// differs says what our chains and jumps lack or have too many; want is the input
+// of iptables-restore that makes the chains.
+func (f *family) differs(ctx context.Context, want string) (said string, err error) {
+	for _, table := range f.tables() {
+		have, err := f.list(ctx, closeWait, table)
 		if err != nil {
 			return "", err
 		}
+		have = canonical(have)
+		_, rules, _ := strings.Cut(want, "*"+table+"\n")
+		rules, _, _ = strings.Cut(rules, "COMMIT\n")
 		for _, chain := range []string{preChain, mapChain, postChain} {
-			said += difference(rulesOf(chain, want), rulesOf(chain, have), "; chain "+chain+" of table "+table)
+			said += difference(rulesOf(chain, rules), rulesOf(chain, have), "; chain "+chain+" of table "+f.table(table))
 		}
 		found := jumpsTo(have)
-		for _, j := range f.jumps() {
+		for _, j := range f.jumps {
 			if j.table == table && !slices.Contains(found, j.String()) {
-				said += "; jump " + j.String() + " is missing"
+				said += "; jump " + f.table(j.String()) + " is missing"
 			}
 		}
-		want = filter
 	}
-	return strings.TrimPrefix(said, "; "), nil
+	return said, nil
 }
 
 // rulesOf gives the rules of a chain from a listing, or from the input of
@@ -41,8 +60,8 @@ func (f *IPTables) Verify() (string, error) {
 func rulesOf(chain, text string) (rules []string) {
 	for _, line := range strings.Split(text, "\n") {
 		_, rest, _ := strings.Cut(line, " ") // -A or -I
-		if rule, ok := strings.CutPrefix(rest, chain+" -"); ok {
-			rules = append(rules, rule)
+		if strings.HasPrefix(rest, chain+" -") {
+			rules = append(rules, strings.TrimPrefix(rest, chain+" "))
 		}
 	}
 	return rules

@@ -66,6 +66,24 @@ func (s ruleset) of(m *portmap.Mapping) []rule {
 	}
 }
 
+// pinhole gives the rule of a pinhole, in a chain of ip6tables where the order of
+// rules does not matter. A pinhole whose host is on no served LAN has none.
+func (s ruleset) pinhole(m *portmap.Mapping) []rule {
+	if !m.Enabled || !s.network.OnLink(m.Client) {
+		return nil
+	}
+	proto := strings.ToLower(m.Protocol.String())
+	from, sport := "", ""
+	if m.RemoteHost.IsValid() {
+		from = fmt.Sprintf("-s %v/128 ", m.RemoteHost)
+	}
+	if m.RemotePort != 0 {
+		sport = fmt.Sprintf("--sport %d ", m.RemotePort)
+	}
+	return []rule{{mapChain, fmt.Sprintf("%s-d %v/128 -p %s -m %s %s--dport %d -j ACCEPT",
+		from, m.Client, proto, proto, sport, m.InternalPort), false}}
+}
+
 // whole is the iptables-restore input that makes our chains equal to the
 // mappings, whatever they held before, with further lines for each table. What
 // mappings have counted is counted on.
@@ -81,6 +99,9 @@ func (s ruleset) whole(all []portmap.Mapping, forward bool, further map[string]s
 		r.write(&b, "-A")
 	}
 	for i := range all {
+		if all[i].Pinhole.IsValid() {
+			continue
+		}
 		for _, r := range s.of(&all[i]) {
 			r = r.counting(counted[all[i].Key])
 			r.write(&b, r.place())
