@@ -9,15 +9,16 @@
 //	list [json]               the mappings, by protocol, external port and remote host
 //	status [json]             uplink, firewall, LANs, quotas, the last refusals
 //	check [live] [json]       what keeps mapped ports from working; live: with a packet
-//	delete PROTO PORT         end the mappings of an external port: delete TCP 8080
+//	delete PROTO PORT         end the mappings of an external port: delete TCP 8080,
+//	                          and the pinholes for it
 //	delete CLIENT             end the mappings to a LAN host: delete 192.168.1.2
 //	flush                     end all mappings
 //	log [follow]              the last 200 decisions; follow: and those to come
 //	export [remote-host]      lines of miniupnpd's lease file
 //
 // Code 1 means that nothing was done, or that check warns; 2 is a request that
-// makes no sense, or a failure in check. export leaves out what is not enabled:
-// in that file, every line is an open port.
+// makes no sense, or a failure in check. export leaves out what is not enabled,
+// for in that file every line is an open port, and pinholes.
 //
 // # JSON
 //
@@ -27,7 +28,8 @@
 //	list    mappings: [protocol, external_port, remote_host (null: any), client,
 //	        host (its name), internal_port, lease (what remains), made_by (UPnP,
 //	        NAT-PMP, PCP), owner (who asked), enabled, packets (the first ones of
-//	        connections), description]
+//	        connections; of a pinhole, all), description, remote_port (null: any),
+//	        unique_id (of a pinhole; null: none)]
 //	status  version, uptime, uplink, uplink_up, uplink_address, uplink_speed
 //	        (bit/s), external_address (as reported), firewall, forward_path (what
 //	        is in the way; null: nothing), forward_path_error, lans: [device,

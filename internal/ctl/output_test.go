@@ -64,7 +64,8 @@ func TestGolden(t *testing.T) {
 		if code != tt.code || stderr != "" {
 			t.Errorf("%s: code %d, %q", tt.args, code, stderr)
 		}
-		golden(t, tt.name, regexp.MustCompile(`"time":[0-9]+`).ReplaceAllString(stdout, `"time":0`)) // local time
+		stdout = regexp.MustCompile(`"(time|unique_id)":[0-9]+`).ReplaceAllString(stdout, `"$1":0`) // local time, a random start
+		golden(t, tt.name, stdout)
 		if strings.HasSuffix(tt.name, ".json") && (!json.Valid([]byte(stdout)) || !strings.HasSuffix(stdout, "}\n")) {
 			t.Errorf("%s is not JSON in a line", tt.args)
 		}
@@ -126,10 +127,12 @@ func TestListJSON(t *testing.T) {
 			Enabled      bool    `json:"enabled"`
 			Packets      *uint64 `json:"packets"`
 			Description  *string `json:"description"`
+			RemotePort   *uint16 `json:"remote_port"`
+			UniqueID     *uint16 `json:"unique_id"`
 		} `json:"mappings"`
 	}
 	decode(t, w.says(0, "", "list", "--json"), &got)
-	if len(got.Mappings) != 5 {
+	if len(got.Mappings) != 9 {
 		t.Fatalf("%d mappings", len(got.Mappings))
 	}
 	m := got.Mappings[1] // TCP 8080
@@ -137,11 +140,14 @@ func TestListJSON(t *testing.T) {
 		m.Lease != 59 || m.MadeBy != "NAT-PMP" || m.Owner != "192.168.1.2" || !m.Enabled || *m.Packets != 8080 || *m.Description != hostile {
 		t.Errorf("got %+v", m)
 	}
-	m = got.Mappings[2]
+	if m = got.Mappings[3]; m.Client != "2001:db8::5" || m.RemoteHost != nil || *m.RemotePort != 5000 || *m.UniqueID == 0 || *m.UniqueID == *got.Mappings[2].UniqueID {
+		t.Errorf("got %+v, a pinhole", m)
+	}
+	m = got.Mappings[6]
 	if *m.RemoteHost != "11.0.0.20" || *m.Host != "家庭" || m.Enabled {
 		t.Errorf("got %+v; want remote hosts in numeric order", m)
 	}
-	if m = got.Mappings[3]; m.Description != nil {
+	if m = got.Mappings[7]; m.Description != nil {
 		t.Errorf("got %+v, want null for no description", m)
 	}
 }
@@ -202,7 +208,7 @@ func TestStatusJSON(t *testing.T) {
 	}
 	decode(t, w.says(0, "", "status", "--json"), &got)
 	if got.Uptime != 76*3600+5*60+6 || !got.UplinkUp || got.UplinkSpeed != 1e9 || len(got.LANs) != 2 || len(got.LANs[0].Addresses) != 2 ||
-		got.Mappings != 5 || got.MaxPerClient != 200 || got.LargestClient != "192.168.1.5" || got.LargestHost != "家庭" || got.LargestMappings != 3 ||
+		got.Mappings != 9 || got.MaxPerClient != 200 || got.LargestClient != "192.168.1.5" || got.LargestHost != "家庭" || got.LargestMappings != 3 ||
 		got.ForwardPath != nil || got.LeaseFileError != nil || *got.LANs[1].Reason != "there is no such device" {
 		t.Errorf("got %+v", got)
 	}

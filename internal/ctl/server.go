@@ -153,7 +153,7 @@ func (s *Server) export(t *sheet, remoteHost bool) {
 				from += m.RemoteHost.String()
 			}
 		}
-		if m.Enabled {
+		if m.Enabled && !m.Pinhole.IsValid() {
 			*t = fmt.Appendf(*t, "%v:%d%s:%v:%d:%d:", m.Protocol, m.ExternalPort, from, m.Client, m.InternalPort, now.Add(s.Table.Remaining(m)).Unix())
 			*t = append(appendEscaped(*t, m.Description, false), '\n')
 		}

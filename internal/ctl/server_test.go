@@ -40,7 +40,7 @@ func TestDelete(t *testing.T) {
 func TestFlush(t *testing.T) {
 	w := newWorld(t)
 	w.home()
-	w.says(0, "mappings deleted: 5\n", "flush")
+	w.says(0, "mappings deleted: 9\n", "flush")
 	w.says(0, "mappings deleted: 0\n", "flush")
 	if left := w.fw.Mappings(); len(left) != 0 {
 		t.Errorf("left: %v", left)

@@ -80,7 +80,7 @@ func newWorld(t *testing.T) *world {
 		Logf:     func(string, ...any) {},
 		Decided:  journal.Record,
 	})
-	if err := table.SetNetwork(portmap.Network{External: addr("11.0.0.2"), LANs: []netip.Prefix{netip.MustParsePrefix("192.168.1.1/24")}}); err != nil {
+	if err := table.SetNetwork(portmap.Network{External: addr("11.0.0.2"), LANs: []netip.Prefix{netip.MustParsePrefix("192.168.1.1/24"), netip.MustParsePrefix("2001:db8::1/64")}}); err != nil {
 		t.Fatal(err)
 	}
 	w.server = &Server{Table: table, Daemon: w.daemon, Journal: journal, Logf: t.Logf, LeaseFiles: []string{}}
@@ -128,6 +128,15 @@ func (w *world) mapping(client string, port uint16, change func(*portmap.Request
 	}
 }
 
+// pinhole opens one for TCP port 8080.
+func (w *world) pinhole(client string, change func(*portmap.Request)) {
+	w.t.Helper()
+	w.mapping(client, 8080, func(r *portmap.Request) {
+		r.Pinhole = r.Client
+		change(r)
+	})
+}
+
 // home makes the mappings of the golden outputs.
 func (w *world) home() {
 	w.mapping("192.168.1.20", 6881, func(r *portmap.Request) { r.Description, r.Origin = "日本 torrent", portmap.PCP })
@@ -141,6 +150,10 @@ func (w *world) home() {
 	w.mapping("192.168.1.66", 8080, func(r *portmap.Request) {
 		r.Description, r.Lease, r.Origin, r.From = hostile, 59*time.Second, portmap.NATPMP, addr("192.168.1.2")
 	})
+	w.pinhole("2001:db8::5", func(*portmap.Request) {})
+	w.pinhole("2001:db8::5", func(r *portmap.Request) { r.RemotePort, r.Description = 5000, "from one port" })
+	w.pinhole("2001:db8::5", func(r *portmap.Request) { r.RemoteHost, r.RemotePort = addr("2001:db8:ff::1"), 5000 })
+	w.pinhole("2001:db8::6", func(r *portmap.Request) { r.RemoteHost = addr("2001:db8:ff::1") })
 	w.daemon.hardware = map[netip.Addr][6]byte{addr("192.168.1.20"): {0xde, 0xad, 0xbe, 0xef, 0, 1}}
 	w.leases("9 de:ad:be:ef:00:01 192.168.1.77 nas 01:de:ad\n9 aa:aa:aa:aa:aa:aa 192.168.1.5 家庭 *\n9 aa:aa:aa:aa:aa:ab 192.168.1.66 * *\n")
 }
