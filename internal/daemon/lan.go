@@ -101,7 +101,10 @@ func (g *generation) runLAN(ctx context.Context, s *lanServer, listener *sock.Li
 	}()
 	cfg := g.ssdp
 	cfg.HTTPPort = listener.Port()
-	discovery := ssdp.New(cfg, ssdp.LAN{Addr: s.place.addr, IfIndex: s.place.ifindex, OnLink: maySearch}, udp)
+	discovery := ssdp.New(cfg, ssdp.LAN{
+		Scopes:  []ssdp.Scope{{Group: ssdp.Group4(), Addr: s.place.addr}},
+		IfIndex: s.place.ifindex, OnLink: maySearch,
+	}, udp)
 	err := discovery.Run(ctx, func(err error) {
 		select {
 		case g.said <- announcement{s, err}:

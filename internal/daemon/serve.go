@@ -113,7 +113,7 @@ func (d *daemon) newGeneration(devices follower) *generation {
 		ExternalIP: cfg.ExtIP, UpstreamBitrate: cfg.UpstreamBitrate, DownstreamBitrate: cfg.DownstreamBitrate,
 	}, d.table, devices, portmap.BootTime)
 
-	root := ssdp.Device{Path: gateway.DescriptionPath(), Announce: true}
+	root := ssdp.Device{Path: gateway.DescriptionPath(), ConfigID: gateway.ConfigID(), Announce: true}
 	for _, row := range gateway.Advertised() {
 		root.Targets = append(root.Targets, ssdp.Target(row))
 	}
@@ -123,7 +123,7 @@ func (d *daemon) newGeneration(devices follower) *generation {
 		daemon: d, devices: devices, gateway: gateway,
 		ssdp: ssdp.Config{
 			Devices: []ssdp.Device{root}, Server: d.product(),
-			BootID: d.nextBootID(), ConfigID: gateway.ConfigID(),
+			BootID: d.nextBootID(),
 			MaxAge: max(2*cfg.NotifyInterval, 1800*time.Second), Refresh: cfg.NotifyInterval,
 			Logf: d.Log.Infof,
 		},

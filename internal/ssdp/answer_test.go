@@ -223,7 +223,7 @@ func TestQueueBounded(t *testing.T) { // SSDP-51
 		cfg.Rand = func(d time.Duration) time.Duration { return d - 1 }
 		s := New(cfg, testLAN(), &fakeConn{t: t, in: make(chan received)})
 		// More searches at one time than the limiter would ever let through.
-		b := burst{to: hostAddr1, answers: match(cfg.Devices, "ssdp:all"), mx: time.Second}
+		b := burst{to: hostAddr1, scope: s.lan.Scopes[0], answers: match(cfg.Devices, "ssdp:all"), mx: time.Second}
 		ctx, stop := context.WithCancel(context.Background())
 		served := make(chan error, 1)
 		go func() { served <- s.serve(ctx, nil, nil) }()

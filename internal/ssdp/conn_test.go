@@ -4,6 +4,7 @@ package ssdp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -43,7 +44,8 @@ type fakeConn struct {
 
 	mu   sync.Mutex
 	log  []sent
-	fail error // of every WriteTo
+	fail error      // of every WriteTo
+	gone netip.Addr // which cannot be sent from
 }
 
 func (c *fakeConn) ReadFrom(ctx context.Context, p []byte) (int, sock.Packet, error) {
@@ -63,6 +65,9 @@ func (c *fakeConn) WriteTo(ctx context.Context, p []byte, to netip.AddrPort, src
 	defer c.mu.Unlock()
 	if c.fail != nil {
 		return c.fail
+	}
+	if c.gone.IsValid() && src == c.gone {
+		return errors.New("cannot assign requested address")
 	}
 	lines := strings.Split(string(p), "\r\n")
 	m := sent{at: time.Since(c.begun), to: to, src: src, start: lines[0], fields: map[string]string{}}
@@ -92,6 +97,14 @@ func (c *fakeConn) failWith(err error) {
 	c.fail = err
 }
 
+func (c *fakeConn) setGone(src netip.Addr) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gone = src
+}
+
+func parse(addr string) netip.Addr { return netip.MustParseAddr(addr) }
+
 // running is a Server that runs in a bubble.
 type running struct {
 	*fakeConn
@@ -103,7 +116,9 @@ type running struct {
 }
 
 // start runs a server in the bubble of the test; the bubble waits for its end.
-func start(t *testing.T, cfg Config) *running {
+func start(t *testing.T, cfg Config) *running { return startOn(t, cfg, testLAN()) }
+
+func startOn(t *testing.T, cfg Config, lan LAN) *running {
 	r := &running{
 		fakeConn: &fakeConn{t: t, begun: time.Now(), in: make(chan received)},
 		done:     make(chan error, 1),
@@ -117,7 +132,7 @@ func start(t *testing.T, cfg Config) *running {
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop = stop
 	t.Cleanup(stop)
-	s := New(cfg, testLAN(), r)
+	s := New(cfg, lan, r)
 	go func() {
 		r.done <- s.Run(ctx, func(err error) {
 			if r.refused = err; err == nil {
@@ -192,13 +207,18 @@ func pairsOf(targets []Target) (list []string) {
 
 func checkSet(t *testing.T, set []sent, nts string, want []string) {
 	t.Helper()
+	checkSetOf(t, testLAN().Scopes[0], set, nts, want)
+}
+
+func checkSetOf(t *testing.T, scope Scope, set []sent, nts string, want []string) {
+	t.Helper()
 	if got := pairs(set); !slices.Equal(got, want) {
 		t.Errorf("%s set at %v:\n%s\nwant:\n%s", nts, set[0].at,
 			strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 	for _, m := range set {
 		if m.start != "NOTIFY * HTTP/1.1" || m.fields["NTS"] != nts || // SSDP-3
-			m.to != netip.AddrPortFrom(Group4(), 1900) || m.src != routerAddr { // SSDP-1
+			m.to != netip.AddrPortFrom(scope.Group, 1900) || m.src != scope.Addr { // SSDP-1, SSDP-6
 			t.Errorf("%s of %s from %s: %s %v", nts, m.to, m.src, m.start, m.fields)
 		}
 	}

@@ -2,6 +2,7 @@ package ssdp
 
 import (
 	"bytes"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -10,7 +11,8 @@ import (
 )
 
 // FuzzReceive: whatever arrives, nothing panics, only a whole M-SEARCH draws
-// an answer (SSDP-4, SSDP-50), and no answer says more than it should.
+// an answer (SSDP-4, SSDP-50), and no answer says more than it should. All
+// scopes give the same answers.
 func FuzzReceive(f *testing.F) {
 	for _, st := range []string{
 		"ssdp:all", "upnp:rootdevice", "uuid:" + uuidR, "uuid:" + strings.ToUpper(uuidC),
@@ -33,13 +35,26 @@ func FuzzReceive(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, p []byte, multicast bool) {
-		s := New(cfg, testLAN(), nil)
-		packet := sock.Packet{Src: hostAddr1, Dst: routerAddr, IfIndex: lanIndex}
-		if multicast {
-			packet.Dst = Group4()
+		now, packet := time.Unix(1000, 0), sock.Packet{IfIndex: lanIndex}
+		at := func(scope Scope, lan LAN, src netip.AddrPort) (*Server, burst, bool) {
+			packet.Src, packet.Dst = src, scope.Addr
+			if multicast {
+				packet.Dst = scope.Group
+			}
+			s := New(cfg, lan, nil)
+			b, ok := s.receive(p, packet, now)
+			if ok && b.scope != scope {
+				t.Errorf("asked %v, %v answers", scope, b.scope)
+			}
+			return s, b, ok
 		}
-		now := time.Unix(1000, 0)
-		b, ok := s.receive(p, packet, now)
+		s, b, ok := at(testLAN().Scopes[0], testLAN(), hostAddr1)
+		lan6 := testLAN6(linkScope, siteScope)
+		for _, scope := range lan6.Scopes {
+			if _, other, found := at(scope, lan6, hostLink); found != ok || len(other.answers) != len(b.answers) {
+				t.Errorf("%s: %d answers, but %d in IPv4", scope.Group, len(other.answers), len(b.answers))
+			}
+		}
 		if !ok {
 			return
 		}
@@ -56,7 +71,7 @@ func FuzzReceive(f *testing.F) {
 				!bytes.Contains(bytes.ToLower(p), []byte(a.NT)) {
 				t.Errorf("answer with ST %q to %q", a.NT, p)
 			}
-			msg := s.response(a, now)
+			msg := s.response(b.scope, a, now)
 			if n := bytes.Count(msg, []byte("\r\n")); n != 11 || !rows["uuid:"+a.UUID] {
 				t.Errorf("answer of %d lines: %q", n, msg)
 			}

@@ -78,7 +78,7 @@ func usns() (list []string) {
 func serveLab(t *testing.T, l *lab.Lab) (announced <-chan struct{}, stop func()) {
 	t.Helper()
 	u := listen(t, l.Router, lab.LANDev, Port, true)
-	lan := LAN{Addr: routerAddr, OnLink: lanPrefix.Contains}
+	lan := testLAN()
 	err := l.Router.Do(func() error {
 		dev, err := net.InterfaceByName(lab.LANDev)
 		if err == nil {

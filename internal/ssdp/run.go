@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"time"
 
@@ -65,10 +64,10 @@ func (s *Server) serve(ctx context.Context, announced func(error), broken <-chan
 		case <-timer.C:
 		}
 		now := time.Now()
-		pending.due(now, func(to netip.AddrPort, a answer) {
-			err := s.conn.WriteTo(ctx, s.response(a, now), to, s.lan.Addr)
+		pending.due(now, func(b *burst, a answer) {
+			err := s.conn.WriteTo(ctx, s.response(b.scope, a, now), b.to, b.scope.Addr)
 			if err != nil && !failing && ctx.Err() == nil {
-				s.cfg.Logf("ssdp: answer %s: %v", to, err)
+				s.cfg.Logf("ssdp: answer %s: %v", b.to, err)
 			}
 			failing = err != nil
 		})
@@ -92,24 +91,40 @@ func (s *Server) serve(ctx context.Context, announced func(error), broken <-chan
 func (s *Server) announce(ctx context.Context, sets *announcer) error {
 	err := s.sendSet(ctx, sets.alive)
 	if err != nil && ctx.Err() == nil {
-		s.cfg.Logf("ssdp: announce %s: %v", s.lan.Addr, err)
+		s.cfg.Logf("ssdp: announce %v", err)
 	}
 	sets.sent(time.Now(), err != nil)
 	return err
 }
 
-// sendSet sends one alive or byebye set, whole and as fast as possible.
-func (s *Server) sendSet(ctx context.Context, alive bool) error {
-	for _, d := range s.cfg.Devices {
+// sendSet sends one alive or byebye set to each scope (SSDP-35), whole and as
+// fast as possible. A scope that fails does not take the others with it: a new
+// global address cannot be used for a moment, a link-local one can.
+func (s *Server) sendSet(ctx context.Context, alive bool) (err error) {
+	for _, scope := range s.lan.Scopes {
+		failed := s.sendTo(ctx, scope, alive)
+		switch {
+		case failed != nil && err != nil:
+			err = fmt.Errorf("%w; %s: %w", err, scope.Addr, failed)
+		case failed != nil:
+			err = fmt.Errorf("%s: %w", scope.Addr, failed)
+		}
+	}
+	return err
+}
+
+func (s *Server) sendTo(ctx context.Context, scope Scope, alive bool) error {
+	for i := range s.cfg.Devices {
+		d := &s.cfg.Devices[i]
 		if alive && !d.Announce {
 			continue
 		}
 		for _, t := range d.Targets {
-			msg := s.byebye(t)
+			msg := s.byebye(scope, d, t)
 			if alive {
-				msg = s.alive(t, d.Path)
+				msg = s.alive(scope, d, t)
 			}
-			if err := s.conn.WriteTo(ctx, msg, s.group, s.lan.Addr); err != nil {
+			if err := s.conn.WriteTo(ctx, msg, scope.to(), scope.Addr); err != nil {
 				return err
 			}
 		}
@@ -117,8 +132,7 @@ func (s *Server) sendSet(ctx context.Context, alive bool) error {
 	return nil
 }
 
-// goodbye sends the byebye set twice, although ctx has ended (SSDP-33). It
-// gives up when the LAN is gone.
+// goodbye sends the byebye set twice, although ctx has ended (SSDP-33).
 func (s *Server) goodbye(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbyeLimit)
 	defer cancel()
@@ -126,9 +140,8 @@ func (s *Server) goodbye(ctx context.Context) {
 		if i > 0 {
 			pause(ctx, goodbyeGap)
 		}
-		if err := s.sendSet(ctx, false); err != nil {
-			s.cfg.Logf("ssdp: goodbye on %s: %v", s.lan.Addr, err)
-			return
+		if err := s.sendSet(ctx, false); err != nil && i == 0 {
+			s.cfg.Logf("ssdp: goodbye on %v", err) // one scope may be gone, the other not
 		}
 	}
 }
@@ -150,7 +163,7 @@ func (s *Server) read(ctx context.Context) error {
 			failures = 0
 		default:
 			if failures++; failures == maxReadErrors || errors.Is(err, os.ErrClosed) {
-				return fmt.Errorf("read searches on %s: %w", s.lan.Addr, err)
+				return fmt.Errorf("read searches: %w", err)
 			}
 			pause(ctx, readPause)
 		}

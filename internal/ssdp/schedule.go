@@ -17,6 +17,7 @@ const (
 // burst is the answer to one search: its datagrams, one after another.
 type burst struct {
 	to      netip.AddrPort
+	scope   Scope         // who answers
 	answers []answer      // still to be sent
 	at      time.Time     // when the next one is due; first: when the search came
 	mx      time.Duration // 0 for a unicast search
@@ -49,11 +50,11 @@ func (q queue) next() (at time.Time, ok bool) {
 
 // due takes out every datagram that is due, those of one burst in order, and
 // hands it to send.
-func (q *queue) due(now time.Time, send func(to netip.AddrPort, a answer)) {
+func (q *queue) due(now time.Time, send func(b *burst, a answer)) {
 	rest := (*q)[:0]
 	for _, b := range *q {
 		for len(b.answers) > 0 && !b.at.After(now) {
-			send(b.to, b.answers[0])
+			send(&b, b.answers[0])
 			b.answers = b.answers[1:]
 			b.at = b.at.Add(b.gap)
 		}

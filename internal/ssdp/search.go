@@ -24,34 +24,37 @@ type search struct {
 
 // answer is one datagram that a search draws.
 type answer struct {
-	Target        // with the NT that goes into ST
-	path   string // of the description
+	Target         // with the NT that goes into ST
+	device *Device // the root device it belongs to
 }
 
-// admits tells whether a packet is one that may be answered, and whether it
-// came to the group (SSDP-8, SSDP-51). The destination of the packet decides
-// that, not HOST (INT-11). Other groups and broadcasts are not for us.
+// admits tells whether a packet is one that may be answered, by which scope,
+// and whether it came to the group (SSDP-8, SSDP-51). The destination of the
+// packet decides that, not HOST (INT-11). Other groups and broadcasts are not
+// for us.
 //
 // A search of the router itself is welcome, except from port 1900: that would
 // be our own traffic. Port 1900 of another host is a control point that sends
 // from its listening socket; no loop comes of it, since a response draws no
 // answer (SSDP-50).
-func (l LAN) admits(p sock.Packet) (multicast, ok bool) {
-	if p.IfIndex != l.IfIndex {
-		return false, false
-	}
-	multicast = p.Dst == Group4()
-	if !multicast && p.Dst != l.Addr {
-		return false, false
-	}
+func (l LAN) admits(p sock.Packet) (scope Scope, multicast, ok bool) {
 	src := p.Src.Addr()
-	if src == l.Addr {
-		return multicast, p.Src.Port() != 0 && p.Src.Port() != Port
+	var forUs, ours bool
+	for _, s := range l.Scopes {
+		if p.Dst == s.Group || p.Dst == s.Addr {
+			scope, forUs = s, true
+		}
+		ours = ours || src == s.Addr
 	}
-	if p.Src.Port() == 0 || !hostAddr(src) || l.OnLink == nil {
-		return false, false
+	if !forUs || p.IfIndex != l.IfIndex || p.Src.Port() == 0 {
+		return scope, false, false
 	}
-	return multicast, l.OnLink(src)
+	if ours {
+		ok = p.Src.Port() != Port
+	} else {
+		ok = hostAddr(src) && l.OnLink != nil && l.OnLink(src)
+	}
+	return scope, p.Dst == scope.Group, ok
 }
 
 // hostAddr tells whether an address can be that of another host.
@@ -125,14 +128,14 @@ func match(devices []Device, st string) []answer {
 	case st == "ssdp:all":
 		return matchAll(devices)
 	case st == "upnp:rootdevice":
-		return matchRows(devices, func(d Device, t Target) string {
+		return matchRows(devices, func(d *Device, t Target) string {
 			if d.Announce && t.NT == st {
 				return t.NT
 			}
 			return ""
 		})
 	case strings.HasPrefix(st, "uuid:"):
-		return matchRows(devices, func(_ Device, t Target) string {
+		return matchRows(devices, func(_ *Device, t Target) string {
 			if strings.HasPrefix(t.NT, "uuid:") && strings.EqualFold(t.NT, st) { // SSDP-48
 				return t.NT
 			}
@@ -144,7 +147,7 @@ func match(devices []Device, st string) []answer {
 
 // matchAll is the answer to ssdp:all: the rows that are announced (SSDP-20).
 func matchAll(devices []Device) []answer {
-	return matchRows(devices, func(d Device, t Target) string {
+	return matchRows(devices, func(d *Device, t Target) string {
 		if d.Announce {
 			return t.NT
 		}
@@ -157,7 +160,7 @@ func matchAll(devices []Device) []answer {
 // with version 1 never meets version 2.
 func matchType(devices []Device, st string) []answer {
 	for i := range devices {
-		found := matchRows(devices[i:i+1], func(_ Device, t Target) string {
+		found := matchRows(devices[i:i+1], func(_ *Device, t Target) string {
 			if offers(t.NT, st) {
 				return st // the version that was asked (SSDP-46)
 			}
@@ -171,12 +174,13 @@ func matchType(devices []Device, st string) []answer {
 }
 
 // matchRows collects an answer for each row for which pick returns an ST.
-func matchRows(devices []Device, pick func(Device, Target) string) []answer {
+func matchRows(devices []Device, pick func(*Device, Target) string) []answer {
 	var found []answer
-	for _, d := range devices {
+	for i := range devices {
+		d := &devices[i]
 		for _, t := range d.Targets {
 			if st := pick(d, t); st != "" {
-				found = append(found, answer{Target{NT: st, UUID: t.UUID}, d.Path})
+				found = append(found, answer{Target{NT: st, UUID: t.UUID}, d})
 			}
 		}
 	}
@@ -211,7 +215,7 @@ func cutVersion(urn string) (name string, version uint64, ok bool) {
 
 // receive decides about one datagram: the answers that it draws, if any.
 func (s *Server) receive(p []byte, packet sock.Packet, now time.Time) (burst, bool) {
-	multicast, ok := s.lan.admits(packet)
+	scope, multicast, ok := s.lan.admits(packet)
 	if !ok {
 		return burst{}, false
 	}
@@ -229,5 +233,5 @@ func (s *Server) receive(p []byte, packet sock.Packet, now time.Time) (burst, bo
 		s.cfg.Logf("ssdp: %s searches too often, only %d searches a second are answered",
 			src, time.Second/sourceEvery)
 	}
-	return burst{to: packet.Src, answers: answers, at: now, mx: q.mx}, ok
+	return burst{to: packet.Src, scope: scope, answers: answers, at: now, mx: q.mx}, ok
 }

@@ -98,7 +98,7 @@ func TestParseSearch(t *testing.T) {
 func rows(answers []answer) []string {
 	var list []string
 	for _, a := range answers {
-		list = append(list, a.NT+" | "+a.USN()+" | "+a.path)
+		list = append(list, a.NT+" | "+a.USN()+" | "+a.device.Path)
 	}
 	return list
 }
@@ -211,7 +211,7 @@ func TestMatchTwoFaces(t *testing.T) { // INT-1, INT-2
 		"upnp:rootdevice": "/v1/rootDesc.xml",
 	} {
 		got := match(faces, st)
-		if len(got) != 1 || got[0].path != want {
+		if len(got) != 1 || got[0].device.Path != want {
 			t.Errorf("match(%q) = %q, want one answer with %s", st, rows(got), want)
 		}
 	}
@@ -259,13 +259,63 @@ func TestAdmits(t *testing.T) {
 		lan := testLAN()
 		// As careless as a caller can be.
 		lan.OnLink = func(a netip.Addr) bool { return !netip.MustParsePrefix("11.0.0.0/8").Contains(a) }
-		multicast, ok := lan.admits(packet)
-		if ok != tt.ok || ok && multicast != tt.multicast {
+		scope, multicast, ok := lan.admits(packet)
+		if ok != tt.ok || ok && (multicast != tt.multicast || scope != lan.Scopes[0]) {
 			t.Errorf("%s: admits = %t, %t, want %t, %t", tt.name, multicast, ok, tt.multicast, tt.ok)
 		}
 		lan.OnLink = nil
-		if _, ok := lan.admits(packet); ok && packet.Src.Addr() != lan.Addr {
+		if _, _, ok := lan.admits(packet); ok && packet.Src.Addr() != routerAddr {
 			t.Errorf("%s: admitted without OnLink", tt.name)
+		}
+	}
+}
+
+// The scope that was asked answers (SSDP-6).
+func TestAdmits6(t *testing.T) {
+	link, site, none := linkScope, siteScope, Scope{}
+	const host, far = "[fe80::aa]:50123", "[2001:db8:99::1]:50123"
+	for _, tt := range []struct {
+		name, src, dst string
+		multicast      bool
+		want           Scope
+	}{
+		{"the link's group", host, "ff02::c", true, link},
+		{"the site's group", "[fd12:3456:789a:1::aa]:50123", "ff05::c", true, site},
+		{"the site's group, from link-local", host, "ff05::c", true, site},
+		{"the link's group, from global", "[fd12:3456:789a:1::aa]:50123", "ff02::c", true, link},
+		{"unicast, link-local", host, routerLink.String(), false, link}, // SSDP-42
+		{"unicast, unique local", host, routerSite.String(), false, site},
+		{"ourselves", "[" + routerSite.String() + "]:50000", "ff02::c", true, link},
+
+		{"our socket in the other scope", "[" + routerSite.String() + "]:1900", "ff02::c", true, none}, // SSDP-51
+		{"our socket", "[" + routerLink.String() + "]:1900", "ff02::c", true, none},                    // SSDP-51
+		{"off-link", far, "ff02::c", true, none},                                                       // SSDP-51
+		{"off-link, unicast", far, routerSite.String(), false, none},                                   // SSDP-51
+		{"no address yet", "[::]:50000", "ff02::c", true, none},                                        // SSDP-51
+		{"from loopback", "[::1]:50000", "ff02::c", true, none},                                        // SSDP-51
+		{"from a group", "[ff02::c]:50000", "ff02::c", true, none},                                     // SSDP-51
+		{"from port 0", "[fe80::aa]:0", "ff02::c", true, none},                                         // SSDP-51
+		{"all nodes", host, "ff02::1", true, none},
+		{"another of our addresses", host, "fd12:3456:789a:1::2", false, none},
+		{"IPv4", "192.168.77.10:50123", Group4().String(), true, none},
+	} {
+		lan := testLAN6(link, site)
+		// As careless as a caller can be.
+		lan.OnLink = func(a netip.Addr) bool { return a != netip.MustParseAddrPort(far).Addr() }
+		packet := sock.Packet{Src: netip.MustParseAddrPort(tt.src), Dst: netip.MustParseAddr(tt.dst), IfIndex: lanIndex}
+		scope, multicast, ok := lan.admits(packet)
+		if ok != (tt.want != none) || ok && (scope != tt.want || multicast != tt.multicast) {
+			t.Errorf("%s: admitted %t by %v, multicast %t; want %v", tt.name, ok, scope, multicast, tt.want)
+		}
+		packet.IfIndex++ // SSDP-8
+		if _, _, ok := lan.admits(packet); ok {
+			t.Errorf("%s: admitted on another device", tt.name)
+		}
+		// Without a global address there is no site.
+		lan.Scopes = []Scope{link}
+		packet.IfIndex = lanIndex
+		if _, _, ok := lan.admits(packet); ok && tt.want != link && packet.Src.Addr() != routerSite { // no longer known as ours
+			t.Errorf("%s: admitted without that scope", tt.name)
 		}
 	}
 }

@@ -5,7 +5,9 @@
 // discovery chapter of the UPnP Device Architecture 1.1 and 2.0.
 //
 // One Server serves one LAN device over a socket that the caller has bound to
-// that device and joined to the group. One goroutine reads the socket and
+// that device and joined to the groups. IPv4 has one group, IPv6 has two: the
+// link's, where we are a link-local address, and the site's, where we are a
+// global or a unique local one (annex A of UDA 2.0). One goroutine reads the socket and
 // decides what deserves an answer; the goroutine of Run owns everything that
 // is sent and the single timer behind it, so an idle server sleeps until the
 // next search or the next refresh.
@@ -29,6 +31,12 @@ const defaultMaxAge = 1800 * time.Second
 // Group4 is the IPv4 multicast group of SSDP (SSDP-1).
 func Group4() netip.Addr { return netip.AddrFrom4([4]byte{239, 255, 255, 250}) }
 
+// Groups6 are the IPv6 multicast groups of SSDP, ff02::c and ff05::c (SSDP-6).
+func Groups6() (link, site netip.Addr) {
+	return netip.AddrFrom16([16]byte{0: 0xff, 1: 0x02, 15: 0x0c}),
+		netip.AddrFrom16([16]byte{0: 0xff, 1: 0x05, 15: 0x0c})
+}
+
 // Target is one NT/USN row of a device tree (SPEC 1.3).
 type Target struct {
 	NT   string // notification type: upnp:rootdevice, uuid:UUID or a urn
@@ -47,8 +55,9 @@ func (t Target) USN() string {
 
 // Device is one root device with everything below it.
 type Device struct {
-	Targets []Target // in the order of SPEC 1.3, each row once
-	Path    string   // of the description: LOCATION = http://ADDR:PORT + Path
+	Targets  []Target // in the order of SPEC 1.3, each row once
+	Path     string   // of the description: LOCATION = http://ADDR:PORT + Path
+	ConfigID uint32   // CONFIGID.UPNP.ORG, at most 16777215 (SSDP-13)
 
 	// Announce says that alive is sent and that ssdp:all and upnp:rootdevice
 	// find the device. A device without it is found by its UUIDs, and by the
@@ -62,7 +71,6 @@ type Config struct {
 	Devices  []Device
 	Server   string        // value of SERVER: "OS/version UPnP/1.1 product/version"
 	BootID   uint32        // BOOTID.UPNP.ORG, below 1<<31 (SSDP-12)
-	ConfigID uint32        // CONFIGID.UPNP.ORG, at most 16777215 (SSDP-13)
 	MaxAge   time.Duration // how long an announcement holds, in whole seconds; 0 is 1800 s (SSDP-10)
 	Refresh  time.Duration // announce again within this time; 0 or more than MaxAge/2 is MaxAge/2 (SSDP-32)
 	HTTPPort uint16        // of the descriptions, for LOCATION
@@ -75,10 +83,18 @@ type Config struct {
 	Rand func(d time.Duration) time.Duration
 }
 
+// Scope is a multicast group, and who we are for those who are in it (SSDP-6):
+// for 239.255.255.250 the router's IPv4 address, for ff02::c its link-local
+// address, for ff05::c a global or a unique local one.
+type Scope struct {
+	Group netip.Addr
+	Addr  netip.Addr // source of all messages and in LOCATION; the router's own, without a zone
+}
+
 // LAN is one served LAN.
 type LAN struct {
-	Addr    netip.Addr // the router's own address there; source of all messages and in LOCATION
-	IfIndex int        // of the LAN device: nothing else is listened to (SSDP-8)
+	Scopes  []Scope // of one family; everything is sent once to each
+	IfIndex int     // of the LAN device: nothing else is listened to (SSDP-8)
 
 	// OnLink tells whether an address is a host of this LAN, so not a
 	// broadcast address. It is called from the reading goroutine.
@@ -86,7 +102,7 @@ type LAN struct {
 }
 
 // Conn is what a Server needs of its socket, bound to the LAN device and to
-// Port and a member of the group. *sock.UDP is one.
+// Port and a member of the groups. *sock.UDP is one.
 type Conn interface {
 	// ReadFrom waits for a datagram until ctx ends. A longer one than p gives
 	// sock.ErrTruncated.
@@ -101,9 +117,8 @@ type Server struct {
 	lan  LAN
 	conn Conn
 
-	found chan burst     // from the reading goroutine to Run
-	limit *limiter       // of the reading goroutine
-	group netip.AddrPort // where announcements go
+	found chan burst // from the reading goroutine to Run
+	limit *limiter   // of the reading goroutine
 }
 
 // maxFound is the number of searches that may wait for Run to look at them.
@@ -130,6 +145,5 @@ func New(cfg Config, lan LAN, c Conn) *Server {
 		conn:  c,
 		found: make(chan burst, maxFound),
 		limit: newLimiter(),
-		group: netip.AddrPortFrom(Group4(), Port),
 	}
 }
