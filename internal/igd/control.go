@@ -34,11 +34,27 @@ var (
 	errSetupFailed   = upnpError{704, "ConnectionSetupFailed"}
 	errNoIndex       = upnpError{713, "SpecifiedArrayIndexInvalid"}
 	errNoEntry       = upnpError{714, "NoSuchEntryInArray"}
+	errNoClient      = upnpError{715, "WildCardNotPermittedInSrcIP"}
 	errWildcardPort  = upnpError{716, "WildCardNotPermittedInExtPort"}
 	errConflict      = upnpError{718, "ConflictInMappingEntry"}
 	errDeviceUUID    = upnpError{720, "InvalidDeviceUUID"}
 	errServiceID     = upnpError{721, "InvalidServiceID"}
+	errFull          = upnpError{728, "NoPortMapsAvailable"}
+	errInUse         = upnpError{729, "ConflictWithOtherMechanisms"}
+	errNotFound      = upnpError{730, "PortMappingNotFound"}
+	errReadOnly      = upnpError{731, "ReadOnly"}
+	errInternalPort  = upnpError{732, "WildCardNotPermittedInIntPort"}
+	errInconsistent  = upnpError{733, "InconsistentParameters"}
 )
+
+// code gives the error of the version that was asked: where the two differ,
+// only in this.
+func (s *Server) code(v1, v2 upnpError) upnpError {
+	if s.v2 {
+		return v2
+	}
+	return v1
+}
 
 // call is one action request with its arguments typed.
 type call struct {
@@ -92,7 +108,7 @@ func (s *Server) handleControl(svc *service, req *httpmsg.Request) *httpmsg.Resp
 		return s.query(svc, name, body)
 	}
 	a := svc.action(name)
-	if typ != svc.typ || a == nil {
+	if a == nil || typ != svc.typ && typ != svc.oldTyp {
 		return fault(errInvalidAction.with("%s has no %s#%s", svc.id, typ, name))
 	}
 	c := &call{from: req.Remote.Addr(), action: name}

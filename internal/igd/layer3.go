@@ -23,7 +23,11 @@ func layer3Forwarding() *service {
 
 func (s *Server) defaultConnectionService() string {
 	connection := s.root.devices[0].devices[0]
-	return "uuid:" + connection.uuid + ":WANConnectionDevice:1,urn:upnp-org:serviceId:" + connection.services[0].id
+	version := ":WANConnectionDevice:1"
+	if s.v2 {
+		version = ":WANConnectionDevice:2"
+	}
+	return "uuid:" + connection.uuid + version + ",urn:upnp-org:serviceId:" + connection.services[0].id
 }
 
 func (s *Server) setDefaultConnectionService(c *call) ([]string, error) {

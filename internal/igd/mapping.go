@@ -11,7 +11,9 @@ import (
 )
 
 // mappingActions are the actions of WANIPConnection:1 that read and change
-// port mappings, in the order of the standard.
+// port mappings, in the order of the standard. In version 2 a host reads only
+// its own (SPEC ACC-2, ACC-3), and a refusal has more codes. Which ports may be
+// mapped is the table's policy in both.
 func mappingActions() []action {
 	key := args("NewRemoteHost", "NewExternalPort", "NewProtocol")
 	target := args("NewInternalPort", "NewInternalClient", "NewEnabled", "NewPortMappingDescription", "NewLeaseDuration")
@@ -27,12 +29,21 @@ func mappingActions() []action {
 }
 
 func (s *Server) getGenericPortMappingEntry(c *call) ([]string, error) {
-	m, err := s.table.At(int(c.ui2("NewPortMappingIndex")))
+	m, err := s.mappingAt(int(c.ui2("NewPortMappingIndex")), c.from)
 	if err != nil {
 		return nil, errNoIndex // WIP-17: 713 ends every client's loop
 	}
-	key := []string{remoteHost(m), port(m.ExternalPort), m.Protocol.String()}
-	return append(key, s.target(m)...), nil
+	return s.entry(m), nil
+}
+
+// mappingAt numbers the mappings that the host may see. Their number is
+// PortMappingNumberOfEntries in version 1 only: the variable is evented, the
+// same for all, and counts all.
+func (s *Server) mappingAt(i int, from netip.Addr) (portmap.Mapping, error) {
+	if s.v2 {
+		return s.table.AtOwn(i, from)
+	}
+	return s.table.At(i)
 }
 
 func (s *Server) getSpecificPortMappingEntry(c *call) ([]string, error) {
@@ -44,7 +55,15 @@ func (s *Server) getSpecificPortMappingEntry(c *call) ([]string, error) {
 	if err != nil {
 		return nil, errNoEntry
 	}
+	if s.v2 && m.Client != c.from {
+		return nil, s.refuse(c, errNotAuthorized.with("the mapping is another host's")) // WIP-18, ACC-2
+	}
 	return s.target(m), nil
+}
+
+// entry gives the out arguments that describe a mapping.
+func (s *Server) entry(m portmap.Mapping) []string {
+	return append([]string{remoteHost(m), port(m.ExternalPort), m.Protocol.String()}, s.target(m)...)
 }
 
 // target gives the out arguments that describe a mapping beyond its key.
@@ -59,29 +78,31 @@ func (s *Server) target(m portmap.Mapping) []string {
 }
 
 func (s *Server) addPortMapping(c *call) ([]string, error) {
-	req, err := mappingRequest(c)
+	req, err := s.mappingRequest(c, false)
 	if err != nil {
 		return nil, s.refuse(c, err)
 	}
 	_, err = s.table.Map(req)
-	return nil, mapError(err)
+	return nil, s.mapError(err)
 }
 
-func mappingRequest(c *call) (portmap.Request, error) {
+// mappingRequest reads the arguments of AddPortMapping and AddAnyPortMapping,
+// which takes port 0 for any.
+func (s *Server) mappingRequest(c *call, anyPort bool) (portmap.Request, error) {
 	k, err := mappingKey(c)
 	if err != nil {
 		return portmap.Request{}, err
 	}
-	client, err := internalClient(c)
+	client, err := s.internalClient(c)
 	if err != nil {
 		return portmap.Request{}, err
 	}
-	if k.ExternalPort == 0 {
+	if k.ExternalPort == 0 && !anyPort {
 		return portmap.Request{}, errWildcardPort // WIP-6
 	}
 	internal := c.ui2("NewInternalPort")
 	if internal == 0 {
-		return portmap.Request{}, errInvalidArgs.with("NewInternalPort is 0") // WIP-7
+		return portmap.Request{}, s.code(errInvalidArgs, errInternalPort).with("NewInternalPort is 0") // WIP-7
 	}
 	return portmap.Request{
 		Mapping: portmap.Mapping{
@@ -95,20 +116,26 @@ func mappingRequest(c *call) (portmap.Request, error) {
 	}, nil
 }
 
-// mapError gives the code of WANIPConnection:1 for a refused mapping. That
-// service has no 606: a refusal by policy is 718 (ACC-6), which also makes
-// clients try another port.
-func mapError(err error) error {
+// mapError gives the code for a refused mapping. WANIPConnection:1 has no 606: a
+// refusal by policy is 718 there (ACC-6), which also makes clients try another
+// port.
+func (s *Server) mapError(err error) error {
+	code := errActionFailed
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, portmap.ErrNotLANHost):
-		return errInvalidArgs.with("NewInternalClient: %v", err)
-	case errors.Is(err, portmap.ErrNotAuthorized), errors.Is(err, portmap.ErrDenied),
-		errors.Is(err, portmap.ErrConflict), errors.Is(err, portmap.ErrInUse):
-		return errConflict.with("%v", err)
+	case errors.Is(err, portmap.ErrNotLANHost): // no other host than the caller: ACC-1
+		return s.code(errInvalidArgs, errNotAuthorized).with("NewInternalClient: %v", err)
+	case errors.Is(err, portmap.ErrNotAuthorized), errors.Is(err, portmap.ErrDenied):
+		code = s.code(errConflict, errNotAuthorized)
+	case errors.Is(err, portmap.ErrConflict):
+		code = errConflict
+	case errors.Is(err, portmap.ErrInUse): // WIP-11
+		code = s.code(errConflict, errInUse)
+	case errors.Is(err, portmap.ErrFull):
+		code = s.code(errActionFailed, errFull)
 	}
-	return errActionFailed.with("%v", err)
+	return code.with("%v", err)
 }
 
 func (s *Server) deletePortMapping(c *call) ([]string, error) {
@@ -129,20 +156,20 @@ func (s *Server) deletePortMapping(c *call) ([]string, error) {
 }
 
 func mappingKey(c *call) (portmap.Key, error) {
-	host, err := parseRemoteHost(c.text("NewRemoteHost"))
+	host, err := parseHost(c, "NewRemoteHost", "IPv4", isIPv4)
 	return portmap.Key{Protocol: c.protocol("NewProtocol"), ExternalPort: c.ui2("NewExternalPort"), RemoteHost: host}, err
 }
 
-// parseRemoteHost reads a host on the internet. Clients write "", "*" or
-// 0.0.0.0 for any (WIP-9); names are not looked up.
-func parseRemoteHost(text string) (netip.Addr, error) {
-	text = strings.Trim(text, " \t\r\n")
+// parseHost reads the address of a host, the zero Addr for any. Clients write
+// "", "*" or 0.0.0.0 for any (WIP-9); names are not looked up.
+func parseHost(c *call, name, family string, is func(netip.Addr) bool) (netip.Addr, error) {
+	text := strings.Trim(c.text(name), " \t\r\n")
 	if text == "" || text == "*" {
 		return netip.Addr{}, nil
 	}
 	a, err := netip.ParseAddr(text)
-	if err != nil || !a.Is4() || a.IsMulticast() || a.IsLoopback() || a == broadcast {
-		return netip.Addr{}, errInvalidArgs.with("NewRemoteHost is %q, not an IPv4 host address", text)
+	if err != nil || !is(a) || a.IsMulticast() || a.IsLoopback() {
+		return netip.Addr{}, errInvalidArgs.with("%s is %q, not an %s host address", name, text, family)
 	}
 	if a.IsUnspecified() {
 		return netip.Addr{}, nil
@@ -150,13 +177,20 @@ func parseRemoteHost(text string) (netip.Addr, error) {
 	return a, nil
 }
 
+func isIPv4(a netip.Addr) bool { return a.Is4() && a != broadcast }
+
 var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 
 // internalClient reads the LAN host. Some games leave it empty and mean
-// themselves (WIP-8).
-func internalClient(c *call) (netip.Addr, error) {
+// themselves (WIP-8), which only version 1 lets pass.
+func (s *Server) internalClient(c *call) (netip.Addr, error) {
 	text := strings.Trim(c.text("NewInternalClient"), " \t\r\n")
-	if text == "" {
+	switch {
+	case text == "" && s.v2:
+		return netip.Addr{}, errNoClient
+	case text == "" && !c.from.Is4():
+		return netip.Addr{}, errInvalidArgs.with("NewInternalClient is empty, and %v is not an IPv4 address", c.from)
+	case text == "":
 		return c.from, nil
 	}
 	a, err := netip.ParseAddr(text)

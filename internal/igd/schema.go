@@ -9,6 +9,7 @@ import (
 // actions are run by it, so that the two cannot differ.
 type service struct {
 	typ     string // urn:schemas-upnp-org:service:...
+	oldTyp  string // of the version before, whose callers are served, too (SPEC SOAP-3)
 	id      string // the last part of the serviceId
 	file    string // of the SCPD
 	actions []action
@@ -36,6 +37,9 @@ type variable struct {
 	evented bool
 	allowed []string
 	initial string // defaultValue
+	// low and high are the allowedValueRange; high 0: none. The actions see to
+	// it, as each has its own code for what is outside.
+	low, high uint32
 	// get gives the value for QueryStateVariable; nil where the variable only
 	// describes arguments.
 	get func(*Server) string
@@ -54,18 +58,33 @@ func args(names ...string) []argument {
 	return list
 }
 
-// relatedVariable has the arguments whose variable is named otherwise (SPEC 5.4).
+// relatedVariable has the arguments whose variable is named otherwise (SPEC 5.4,
+// 5.10).
 var relatedVariable = map[string]string{
 	"NewPortMappingIndex": "PortMappingNumberOfEntries",
 	"NewProtocol":         "PortMappingProtocol",
 	"NewEnabled":          "PortMappingEnabled",
 	"NewLeaseDuration":    "PortMappingLeaseDuration",
-}
 
-// The paths have a directory, so that description_document_name, which has
-// none, never hides one.
-func (s *service) scpdPath() string    { return "/upnp/scpd/" + s.file }
-func (s *service) controlPath() string { return "/upnp/control/" + s.id }
+	"NewReservedPort":  "ExternalPort",
+	"NewStartPort":     "ExternalPort",
+	"NewEndPort":       "ExternalPort",
+	"NewNumberOfPorts": "PortMappingNumberOfEntries",
+	"NewManage":        "A_ARG_TYPE_Manage",
+	"NewPortListing":   "A_ARG_TYPE_PortListing",
+
+	"RemoteHost":             "A_ARG_TYPE_IPv6Address",
+	"RemotePort":             "A_ARG_TYPE_Port",
+	"InternalClient":         "A_ARG_TYPE_IPv6Address",
+	"InternalPort":           "A_ARG_TYPE_Port",
+	"Protocol":               "A_ARG_TYPE_Protocol",
+	"LeaseTime":              "A_ARG_TYPE_LeaseTime",
+	"NewLeaseTime":           "A_ARG_TYPE_LeaseTime",
+	"UniqueID":               "A_ARG_TYPE_UniqueID",
+	"PinholePackets":         "A_ARG_TYPE_PinholePackets",
+	"IsWorking":              "A_ARG_TYPE_Boolean",
+	"OutboundPinholeTimeout": "A_ARG_TYPE_OutboundPinholeTimeout",
+}
 
 func (s *service) action(name string) *action {
 	for i := range s.actions {
@@ -145,6 +164,13 @@ func (v *variable) scpd(b *strings.Builder) {
 			fmt.Fprintf(b, "        <allowedValue>%s</allowedValue>\n", a)
 		}
 		b.WriteString("      </allowedValueList>\n")
+	}
+	if v.high != 0 {
+		fmt.Fprintf(b, `      <allowedValueRange>
+        <minimum>%d</minimum>
+        <maximum>%d</maximum>
+      </allowedValueRange>
+`, v.low, v.high)
 	}
 	b.WriteString("    </stateVariable>\n")
 }

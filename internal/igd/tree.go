@@ -25,23 +25,32 @@ func (d *device) walk(visit func(*device)) {
 	}
 }
 
-// tree is InternetGatewayDevice:1 with what it must have (SPEC 5.1).
+// tree is InternetGatewayDevice with what it must have (SPEC 5.1). Version 2
+// has no DeviceProtection (SPEC DEV-1).
 func (s *Server) tree() *device {
 	const urn = "urn:schemas-upnp-org:device:"
+	version, root, seed, connectionServices := ":1", s.cfg.UUID, s.cfg.UUID, []*service{wanIPConnection()}
+	if s.v2 {
+		version, seed, connectionServices = ":2", s.cfg.UUID+"/v2", []*service{wanIPConnection2()}
+		root = NewUUID(seed)
+		if s.cfg.IPv6 {
+			connectionServices = append(connectionServices, wanIPv6FirewallControl())
+		}
+	}
 	connection := &device{
-		typ: urn + "WANConnectionDevice:1", name: "WAN connection",
-		uuid:     NewUUID(s.cfg.UUID + "/WANConnectionDevice"),
-		services: []*service{wanIPConnection()},
+		typ: urn + "WANConnectionDevice" + version, name: "WAN connection",
+		uuid:     NewUUID(seed + "/WANConnectionDevice"),
+		services: connectionServices,
 	}
 	wanDevice := &device{
-		typ: urn + "WANDevice:1", name: "WAN",
-		uuid:     NewUUID(s.cfg.UUID + "/WANDevice"),
+		typ: urn + "WANDevice" + version, name: "WAN",
+		uuid:     NewUUID(seed + "/WANDevice"),
 		services: []*service{wanCommonInterfaceConfig()},
 		devices:  []*device{connection},
 	}
 	return &device{
-		typ: urn + "InternetGatewayDevice:1", name: s.cfg.FriendlyName,
-		uuid:     s.cfg.UUID,
+		typ: urn + "InternetGatewayDevice" + version, name: s.cfg.FriendlyName,
+		uuid:     root,
 		services: []*service{layer3Forwarding()},
 		devices:  []*device{wanDevice},
 	}
@@ -102,7 +111,7 @@ func (s *Server) appendDevice(b []byte, d *device, indent string, local netip.Ad
 	element("UDN", "uuid:"+d.uuid)
 	b = fmt.Appendf(b, "%s  <serviceList>\n", indent)
 	for _, svc := range d.services {
-		b = svc.appendDescription(b, indent+"    ")
+		b = s.appendService(b, svc, indent+"    ")
 	}
 	b = fmt.Appendf(b, "%s  </serviceList>\n", indent)
 	if len(d.devices) > 0 {
@@ -124,18 +133,21 @@ func (s *Server) presentationURL(local netip.Addr) string {
 	if s.cfg.PresentationURL != OwnPage {
 		return s.cfg.PresentationURL
 	}
-	return fmt.Sprintf("http://%v/", local)
+	host := local.WithZone("").String()
+	if local.Is6() {
+		host = "[" + host + "]"
+	}
+	return "http://" + host + "/"
 }
 
-// appendDescription writes the service element. eventSubURL is empty: the
-// daemon sends no events yet.
-func (s *service) appendDescription(b []byte, indent string) []byte {
+// appendService writes the service element.
+func (s *Server) appendService(b []byte, svc *service, indent string) []byte {
 	return fmt.Appendf(b, `%[1]s<service>
 %[1]s  <serviceType>%[2]s</serviceType>
 %[1]s  <serviceId>urn:upnp-org:serviceId:%[3]s</serviceId>
 %[1]s  <SCPDURL>%[4]s</SCPDURL>
 %[1]s  <controlURL>%[5]s</controlURL>
-%[1]s  <eventSubURL></eventSubURL>
+%[1]s  <eventSubURL>%[6]s</eventSubURL>
 %[1]s</service>
-`, indent, s.typ, s.id, s.scpdPath(), s.controlPath())
+`, indent, svc.typ, svc.id, s.path("scpd/", svc.file), s.path("control/", svc.id), s.eventPath(svc))
 }

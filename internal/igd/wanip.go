@@ -38,6 +38,28 @@ func wanIPConnection() *service {
 	}
 }
 
+// wanIPConnection2 is WANIPConnection:2: what version 1 has, the actions on
+// ranges, and a counter of changes.
+func wanIPConnection2() *service {
+	svc := wanIPConnection()
+	svc.typ, svc.oldTyp = "urn:schemas-upnp-org:service:WANIPConnection:2", svc.typ
+	const termination = 3 // the place of RequestTermination in SPEC 5.4
+	actions := append(svc.actions[:termination:termination], action{"RequestTermination", nil, nil, (*Server).terminate})
+	actions = append(actions, svc.actions[termination:]...)
+	svc.actions = append(actions, rangeActions()...)
+
+	lease := svc.variable("PortMappingLeaseDuration")
+	lease.low, lease.high = 0, 604800
+	internal := svc.variable("InternalPort")
+	internal.low, internal.high = 1, 65535
+	svc.vars = append(svc.vars,
+		variable{name: "SystemUpdateID", typ: "ui4", evented: true,
+			get: func(s *Server) string { return strconv.FormatUint(uint64(s.table.UpdateID()), 10) }},
+		variable{name: "A_ARG_TYPE_Manage", typ: "boolean"},
+		variable{name: "A_ARG_TYPE_PortListing", typ: "string"})
+	return svc
+}
+
 const (
 	ipRouted  = "IP_Routed"
 	errorNone = "ERROR_NONE"
@@ -49,9 +71,7 @@ func connectionActions() []action {
 		{"GetConnectionTypeInfo", nil, args("NewConnectionType", "NewPossibleConnectionTypes"),
 			func(*Server, *call) ([]string, error) { return []string{ipRouted, ipRouted}, nil }},
 		{"RequestConnection", nil, nil, (*Server).requestConnection},
-		{"ForceTermination", nil, nil, func(*Server, *call) ([]string, error) {
-			return nil, errActionFailed.with("the connection is the administrator's") // WIP-20
-		}},
+		{"ForceTermination", nil, nil, (*Server).terminate},
 		{"GetStatusInfo", nil, args("NewConnectionStatus", "NewLastConnectionError", "NewUptime"),
 			func(s *Server, _ *call) ([]string, error) {
 				return []string{s.connectionStatus(), errorNone, s.uptime()}, nil
@@ -63,10 +83,15 @@ func connectionActions() []action {
 
 // setConnectionType: a router routes; nothing else can be set (WIP-19).
 func (s *Server) setConnectionType(c *call) ([]string, error) {
-	if c.text("NewConnectionType") != ipRouted {
-		return nil, errActionFailed.with("the connection is %s and the administrator's", ipRouted)
+	if s.v2 || c.text("NewConnectionType") != ipRouted {
+		return nil, s.code(errActionFailed, errReadOnly).with("the connection is %s and the administrator's", ipRouted)
 	}
 	return nil, nil
+}
+
+// terminate refuses RequestTermination and ForceTermination (WIP-20).
+func (s *Server) terminate(*call) ([]string, error) {
+	return nil, s.code(errActionFailed, errNotAuthorized).with("the connection is the administrator's")
 }
 
 // requestConnection has no effect on a connection that is up (WIP-20).
