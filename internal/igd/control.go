@@ -137,7 +137,7 @@ func isXML(contentType string) bool {
 func success(typ string, a *action, out []string) *httpmsg.Response {
 	list := make([]soap.Arg, len(out))
 	for i, v := range out {
-		list[i] = soap.Arg{Name: a.out[i].name, Value: v}
+		list[i] = soap.Arg{Name: a.out[i].name, Value: v, XML: a.out[i].name == "NewPortListing"}
 	}
 	return controlResponse(200, soap.AppendResponse(nil, typ, a.name, list))
 }

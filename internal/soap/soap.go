@@ -39,6 +39,9 @@ var (
 type Arg struct {
 	Name  string // without namespace prefix
 	Value string // decoded, not trimmed
+	// XML says that the Value of an answer is a document: it goes as a CDATA
+	// section, because miniupnpc does not decode references in one (SPEC WIP-16).
+	XML bool
 }
 
 // A Call is the one action in the body of an envelope.
@@ -192,6 +195,6 @@ func readAction(s *scanner) (Call, error) {
 		if err != nil {
 			return Call{}, err
 		}
-		call.Args = append(call.Args, Arg{el.local, value})
+		call.Args = append(call.Args, Arg{Name: el.local, Value: value})
 	}
 }

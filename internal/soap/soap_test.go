@@ -38,14 +38,20 @@ func TestAppend(t *testing.T) {
 		name, got, want string
 	}{
 		{"out-arguments", // SOAP-9
-			string(AppendResponse([]byte("x"), wip1, "GetExternalIPAddress", []Arg{{"NewExternalIPAddress", "11.0.0.1"}})),
+			string(AppendResponse([]byte("x"), wip1, "GetExternalIPAddress", []Arg{{Name: "NewExternalIPAddress", Value: "11.0.0.1"}})),
 			"x" + head + `<u:GetExternalIPAddressResponse xmlns:u="` + wip1 + `"><NewExternalIPAddress>11.0.0.1</NewExternalIPAddress></u:GetExternalIPAddressResponse>` + tail},
 		{"no out-arguments", // SOAP-9
 			string(AppendResponse(nil, wip1, "AddPortMapping", nil)),
 			head + `<u:AddPortMappingResponse xmlns:u="` + wip1 + `"></u:AddPortMappingResponse>` + tail},
 		{"QueryStateVariable", // SOAP-12
-			string(AppendResponse(nil, "urn:schemas-upnp-org:control-1-0", "QueryStateVariable", []Arg{{"return", "a<b"}})),
+			string(AppendResponse(nil, "urn:schemas-upnp-org:control-1-0", "QueryStateVariable", []Arg{{Name: "return", Value: "a<b"}})),
 			head + `<u:QueryStateVariableResponse xmlns:u="urn:schemas-upnp-org:control-1-0"><return>a&lt;b</return></u:QueryStateVariableResponse>` + tail},
+		{"a document", // WIP-16
+			string(AppendResponse(nil, "n", "A", []Arg{{Name: "b", Value: "<c>&amp;</c>", XML: true}})),
+			head + `<u:AResponse xmlns:u="n"><b><![CDATA[<c>&amp;</c>]]></b></u:AResponse>` + tail},
+		{"a document that would end its section",
+			string(AppendResponse(nil, "n", "A", []Arg{{Name: "b", Value: "<c>]]></c>", XML: true}})),
+			head + `<u:AResponse xmlns:u="n"><b>&lt;c&gt;]]&gt;&lt;/c&gt;</b></u:AResponse>` + tail},
 		{"namespace is escaped",
 			string(AppendResponse(nil, `"><x`, "A", nil)),
 			head + `<u:AResponse xmlns:u="&quot;&gt;&lt;x"></u:AResponse>` + tail},
@@ -81,7 +87,7 @@ func TestAppendEscaped(t *testing.T) {
 }
 
 func TestCallArg(t *testing.T) {
-	c := Call{Args: []Arg{{"NewRemoteHost", ""}, {"NewExternalPort", "80"}}}
+	c := Call{Args: []Arg{{Name: "NewRemoteHost"}, {Name: "NewExternalPort", Value: "80"}}}
 	if v, ok := c.Arg("NewRemoteHost"); v != "" || !ok {
 		t.Errorf("NewRemoteHost = %q, %v", v, ok)
 	}

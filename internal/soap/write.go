@@ -2,6 +2,7 @@ package soap
 
 import (
 	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -17,7 +18,7 @@ const (
 // AppendResponse appends the envelope that answers an action with its
 // out-arguments, in their order in args and without namespace (SOAP-9).
 // namespace is the one that the caller used (SOAP-3). action and the names of
-// the arguments are XML names, the values any text.
+// the arguments are XML names, the values any text, those with XML set a well-formed document.
 //
 // The answer to QueryStateVariable is a response as well: namespace
 // urn:schemas-upnp-org:control-1-0 and the one argument "return" (SOAP-12).
@@ -31,7 +32,11 @@ func AppendResponse(dst []byte, namespace, action string, args []Arg) []byte {
 		dst = append(dst, '<')
 		dst = append(dst, a.Name...)
 		dst = append(dst, '>')
-		dst = AppendEscaped(dst, a.Value)
+		if a.XML && !strings.Contains(a.Value, "]]>") {
+			dst = append(append(append(dst, "<![CDATA["...), a.Value...), "]]>"...)
+		} else {
+			dst = AppendEscaped(dst, a.Value)
+		}
 		dst = append(dst, "</"...)
 		dst = append(dst, a.Name...)
 		dst = append(dst, '>')

@@ -191,8 +191,8 @@ func FuzzAppend(f *testing.F) {
 		}, s)
 	}
 	f.Fuzz(func(t *testing.T, namespace, value string) {
-		out := AppendResponse(nil, namespace, "A", []Arg{{"b", value}, {"c", "d"}})
-		want := show(Call{clean(namespace), "AResponse", []Arg{{"b", clean(value)}, {"c", "d"}}})
+		out := AppendResponse(nil, namespace, "A", []Arg{{Name: "b", Value: value}, {Name: "c", Value: "d"}})
+		want := show(Call{clean(namespace), "AResponse", []Arg{{Name: "b", Value: clean(value)}, {Name: "c", Value: "d"}}})
 		compare(t, out)
 		if call, err := ParseCall(out); err != nil || show(call) != want {
 			t.Fatalf("got %q, %v, want %q", show(call), err, want)
