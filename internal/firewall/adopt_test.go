@@ -209,7 +209,7 @@ func TestMappingsIn(t *testing.T) {
 -A UPNPD-PRE -d 11.0.0.2/32 -c 0 0 -j UPNPD
 `
 	at := func(proto uint8, remote netip.Addr, port uint16) mapped {
-		return mapped{proto, remote, netip.AddrPortFrom(addr("11.0.0.2"), port), ap("192.168.77.10:8080")}
+		return mapped{proto: proto, remote: remote, external: netip.AddrPortFrom(addr("11.0.0.2"), port), client: ap("192.168.77.10:8080")}
 	}
 	want := map[mapped]string{at(17, addr("11.0.0.1"), 18080): "-c 18446744073709551615 7 ", at(6, netip.Addr{}, 80): ""}
 	got := mappingsIn(listing)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -110,7 +111,7 @@ func (f *Flows) end(m mapped) { f.add(change{m, false}) }
 func (f *Flows) begin(m mapped) { f.add(change{m, true}) }
 
 func (f *Flows) add(c change) {
-	if f.conn == nil || !c.external.Addr().Is4() || !c.client.Addr().Is4() {
+	if f.conn == nil || c.begun && c.pinhole() || !c.pinhole() && !c.external.Addr().Is4() {
 		return
 	}
 	f.mu.Lock()
@@ -203,9 +204,22 @@ func (f *Flows) pass(batch []change) error {
 	if err := f.conn.SetDeadline(time.Now().Add(flowTimeout)); err != nil {
 		return err
 	}
+	pinholes := slices.DeleteFunc(slices.Clone(batch), func(c change) bool { return !c.pinhole() })
+	mappings := slices.DeleteFunc(batch, change.pinhole)
+	if err := f.passFamily(unix.AF_INET, mappings); err != nil {
+		return err
+	}
+	return f.passFamily(unix.AF_INET6, pinholes)
+}
+
+// passFamily is pass for changes of one address family.
+func (f *Flows) passFamily(family byte, batch []change) error {
+	if len(batch) == 0 {
+		return nil
+	}
 	match := newMatcher(batch)
 	for _, filter := range filters(batch) {
-		replies, err := f.dump(filter)
+		replies, err := f.dump(family, filter)
 		if err != nil {
 			return err
 		}
@@ -232,8 +246,8 @@ func (f *Flows) pass(batch []change) error {
 
 // dump lists the connections whose original tuple fits the filter, or more. It
 // begins once more if messages were lost.
-func (f *Flows) dump(filter tuple) ([]netlink.Message, error) {
-	ask, err := dumpRequest(filter)
+func (f *Flows) dump(family byte, filter tuple) ([]netlink.Message, error) {
+	ask, err := dumpRequest(family, filter)
 	if err != nil {
 		return nil, err
 	}

@@ -62,14 +62,18 @@ func (k tracker) track(c flow) {
 			return nil
 		})
 	}
-	k.execute(request(unix.NFNL_SUBSYS_CTNETLINK<<8, netlink.Acknowledge|netlink.Create|netlink.Excl, ae))
+	family := byte(unix.AF_INET)
+	if c.orig.dst.Addr().Is6() {
+		family = unix.AF_INET6
+	}
+	k.execute(request(family, unix.NFNL_SUBSYS_CTNETLINK<<8, netlink.Acknowledge|netlink.Create|netlink.Excl, ae))
 }
 
 // list gives the original tuples of what is tracked.
 func (k tracker) list() map[tuple]bool {
 	k.t.Helper()
 	all := map[tuple]bool{}
-	for _, reply := range k.execute(dumpRequest(tuple{})) {
+	for _, reply := range k.execute(dumpRequest(unix.AF_UNSPEC, tuple{})) {
 		c, err := parseFlow(reply.Data)
 		if err != nil {
 			k.t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/linux-igd/upnpd/internal/lab"
 	"github.com/linux-igd/upnpd/internal/portmap"
@@ -106,14 +107,14 @@ func TestPeerWithFixedPort(t *testing.T) {
 		k := newTracker(t, l)
 		change(nil, &game)
 		until(t, "the peer that knocked before gets through", answers("lan1"))
-		before := k.execute(dumpRequest(tuple{17, ap("11.0.0.1:4000"), ap("11.0.0.2:18080")}))
+		before := k.execute(dumpRequest(unix.AF_INET, tuple{17, ap("11.0.0.1:4000"), ap("11.0.0.2:18080")}))
 
 		renewed := game
 		renewed.Description, renewed.Deadline = "renewed", game.Deadline+time.Hour
 		change([]portmap.Mapping{game}, &renewed)
 		on(t, l, func() error { return f.Sync(home, []portmap.Mapping{renewed}) })
 		time.Sleep(2 * flowPause)
-		after := k.execute(dumpRequest(tuple{17, ap("11.0.0.1:4000"), ap("11.0.0.2:18080")}))
+		after := k.execute(dumpRequest(unix.AF_INET, tuple{17, ap("11.0.0.1:4000"), ap("11.0.0.2:18080")}))
 		if id(t, before) != id(t, after) {
 			t.Error("a renewal or a Sync ended the connection")
 		}

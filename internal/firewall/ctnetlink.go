@@ -63,10 +63,10 @@ type flow struct {
 	orig, reply tuple
 }
 
-// dumpRequest asks for the IPv4 connections whose original tuple has what is
-// set in want (a port only with its protocol). Before Linux 5.8 the kernel does
-// not know CTA_FILTER and sends all connections.
-func dumpRequest(want tuple) (netlink.Message, error) {
+// dumpRequest asks for the connections of an address family whose original tuple
+// has what is set in want (a port only with its protocol). Before Linux 5.8 the
+// kernel does not know CTA_FILTER and sends all connections.
+func dumpRequest(family byte, want tuple) (netlink.Message, error) {
 	ae := netlink.NewAttributeEncoder()
 	ae.ByteOrder = binary.BigEndian
 	if flags := want.flags(); flags != 0 {
@@ -76,15 +76,15 @@ func dumpRequest(want tuple) (netlink.Message, error) {
 			return nil
 		})
 	}
-	return request(ctGet, netlink.Dump, ae)
+	return request(family, ctGet, netlink.Dump, ae)
 }
 
-// getRequest asks for the one connection with this original tuple.
+// getRequest asks for the one IPv4 connection with this original tuple.
 func getRequest(orig tuple) (netlink.Message, error) {
 	ae := netlink.NewAttributeEncoder()
 	ae.ByteOrder = binary.BigEndian
 	ae.Nested(ctaTupleOrig, orig.encode)
-	return request(ctGet, netlink.Acknowledge, ae)
+	return request(unix.AF_INET, ctGet, netlink.Acknowledge, ae)
 }
 
 // deleteRequest removes exactly the connection that the kernel told of in the
@@ -120,17 +120,17 @@ func deleteRequest(b []byte) (netlink.Message, error) {
 	if !tuple || !id {
 		return netlink.Message{}, errors.New("a tracked connection without a tuple or an id")
 	}
-	return request(ctDelete, netlink.Acknowledge, ae)
+	return request(b[0], ctDelete, netlink.Acknowledge, ae)
 }
 
-func request(what netlink.HeaderType, flags netlink.HeaderFlags, ae *netlink.AttributeEncoder) (netlink.Message, error) {
+func request(family byte, what netlink.HeaderType, flags netlink.HeaderFlags, ae *netlink.AttributeEncoder) (netlink.Message, error) {
 	attrs, err := ae.Encode()
 	if err != nil {
 		return netlink.Message{}, fmt.Errorf("write a request to ctnetlink: %w", err)
 	}
 	return netlink.Message{
 		Header: netlink.Header{Type: what, Flags: netlink.Request | flags},
-		Data:   append([]byte{unix.AF_INET, 0, 0, 0}, attrs...),
+		Data:   append([]byte{family, 0, 0, 0}, attrs...),
 	}, nil
 }
 
@@ -160,10 +160,10 @@ func (t tuple) encode(ae *netlink.AttributeEncoder) error {
 	flags := t.flags()
 	ae.Nested(ctaTupleIP, func(nae *netlink.AttributeEncoder) error {
 		if flags&filterSrc != 0 {
-			nae.Bytes(ctaIPv4Src, t.src.Addr().AsSlice())
+			nae.Bytes(kindOf(t.src.Addr(), ctaIPv4Src, ctaIPv6Src), t.src.Addr().AsSlice())
 		}
 		if flags&filterDst != 0 {
-			nae.Bytes(ctaIPv4Dst, t.dst.Addr().AsSlice())
+			nae.Bytes(kindOf(t.dst.Addr(), ctaIPv4Dst, ctaIPv6Dst), t.dst.Addr().AsSlice())
 		}
 		return nil
 	})
@@ -180,6 +180,14 @@ func (t tuple) encode(ae *netlink.AttributeEncoder) error {
 		return nil
 	})
 	return nil
+}
+
+// kindOf is the type of an attribute that holds the address.
+func kindOf(a netip.Addr, four, six uint16) uint16 {
+	if a.Is6() {
+		return six
+	}
+	return four
 }
 
 // has reports whether u has everything that is set in t.

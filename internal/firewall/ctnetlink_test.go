@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // attr writes one attribute. Its length and type are in host order, as in all
@@ -85,12 +86,14 @@ func TestWriteRequests(t *testing.T) {
 		err   string
 	}{
 		{
-			name: "all", make: func() (netlink.Message, error) { return dumpRequest(tuple{}) },
+			name: "all", make: func() (netlink.Message, error) { return dumpRequest(unix.AF_INET, tuple{}) },
 			typ: 0x101, flags: netlink.Request | netlink.Dump, want: [][]byte{genmsg},
 		},
 		{
-			name:  "what came to a port",
-			make:  func() (netlink.Message, error) { return dumpRequest(tuple{proto: 17, dst: ap("11.0.0.2:18080")}) },
+			name: "what came to a port",
+			make: func() (netlink.Message, error) {
+				return dumpRequest(unix.AF_INET, tuple{proto: 17, dst: ap("11.0.0.2:18080")})
+			},
 			typ:   0x101,
 			flags: netlink.Request | netlink.Dump,
 			want: [][]byte{

@@ -10,26 +10,34 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ForwardPath looks for forward chains of others that drop what we redirect: a
-// drop is final, so our own table cannot let it pass. warning names each of
+// ForwardPath looks for forward chains of others that drop what we redirect, or what
+// comes through pinholes: a drop is final, so our own table cannot let it pass. warning names each of
 // them and the command that helps; it is "" when there is none.
 //
 // A chain with policy drop is taken to let our connections pass when a rule of
-// its table accepts by our mark or by "redirected", or when the chain itself
+// its table accepts by our mark or, in IPv4, by "redirected", or when the chain itself
 // accepts everything. Before that, whatever the policy, a rule of the chain that
 // drops by nothing but the devices counts. Other drops, one that accepts what lacks
 // the mark, and drops at other hooks are not seen.
 //
 // ForwardPath has a connection of its own and may run beside the other methods.
 func (f *NFTables) ForwardPath() (warning string, err error) {
-	return inspect(func(conn *netlink.Conn) (string, error) { return refusals(conn, f.layout.uplink, kernelChain{}) })
+	families := []byte{unix.NFPROTO_IPV4}
+	if f.IPv6 {
+		families = append(families, unix.NFPROTO_IPV6)
+	}
+	return inspect(func(conn *netlink.Conn) (string, error) {
+		return refusals(conn, f.layout.uplink, families, kernelChain{})
+	})
 }
 
 // foreignRefusals leaves out the chain that iptables-nft shows, for it is looked
 // at as iptables' own.
 func foreignRefusals(uplink string) (string, error) {
 	iptables := kernelChain{family: unix.NFPROTO_IPV4, table: "filter", name: "FORWARD"}
-	return inspect(func(conn *netlink.Conn) (string, error) { return refusals(conn, uplink, iptables) })
+	return inspect(func(conn *netlink.Conn) (string, error) {
+		return refusals(conn, uplink, []byte{unix.NFPROTO_IPV4}, iptables)
+	})
 }
 
 // inspect has a connection of its own for a look at the rules.
@@ -43,23 +51,28 @@ func inspect(look func(*netlink.Conn) (string, error)) (said string, err error) 
 }
 
 // refusals gives the warnings about all chains, without one, that drop what comes
-// from the uplink and is redirected.
-func refusals(conn *netlink.Conn, uplink string, without kernelChain) (string, error) {
+// from the uplink and is redirected, or came through a pinhole, in some families.
+func refusals(conn *netlink.Conn, uplink string, families []byte, without kernelChain) (string, error) {
 	chains, err := readChains(conn)
 	if err != nil {
 		return "", err
 	}
 	var warnings []string
 	for _, c := range chains {
-		if !c.forwards() || c.family == without.family && c.table == without.table && c.name == without.name {
+		if c.family == without.family && c.table == without.table && c.name == without.name {
 			continue
 		}
-		passes, err := passesOurs(conn, c, chains, uplink)
-		if err != nil {
-			return "", err
-		}
-		if !passes {
-			warnings = append(warnings, refusal(c))
+		for _, family := range families {
+			if !c.forwards(family) {
+				continue
+			}
+			passes, err := passesOurs(conn, c, chains, uplink, family)
+			if err != nil {
+				return "", err
+			}
+			if !passes {
+				warnings = append(warnings, refusal(c, family))
+			}
 		}
 	}
 	return strings.Join(warnings, "; "), nil
@@ -122,23 +135,50 @@ func readRules(conn *netlink.Conn, c kernelChain) (rules [][]expression, err err
 	return rules, nil
 }
 
-// forwards reports whether forwarded IPv4 packets go through a base chain that may
-// drop them.
-func (c kernelChain) forwards() bool {
-	return c.kind == "filter" && c.hook == unix.NF_INET_FORWARD &&
-		(c.family == unix.NFPROTO_INET || c.family == unix.NFPROTO_IPV4)
+// forwards reports whether forwarded packets of a family go through a base chain
+// that may drop them.
+func (c kernelChain) forwards(family byte) bool {
+	return c.kind == "filter" && c.hook == unix.NF_INET_FORWARD && (c.family == unix.NFPROTO_INET || c.family == family)
+}
+
+// seenBy gives the rules that see packets of a family, without the expressions
+// that ask for it.
+func seenBy(family byte, rules [][]expression) (seen [][]expression) {
+	for _, rule := range rules {
+		var rest []expression
+		asks, sees := false, true
+		for _, x := range rule {
+			switch {
+			case x.name == "meta":
+				asks = number(attribute(x.data, unix.NFTA_META_KEY)) == unix.NFT_META_NFPROTO
+			case x.name == "cmp" && asks:
+				is := number(attribute(x.data, unix.NFTA_CMP_OP)) == unix.NFT_CMP_EQ
+				value := attribute(attribute(x.data, unix.NFTA_CMP_DATA), unix.NFTA_DATA_VALUE)
+				sees = sees && is == (number(value) == uint64(family))
+				asks = false
+				continue
+			}
+			if !asks {
+				rest = append(rest, x)
+			}
+		}
+		if sees {
+			seen = append(seen, rest)
+		}
+	}
+	return seen
 }
 
 // passesOurs looks through the base chain, and then for the other chains of its
 // table that it may jump to.
-func passesOurs(conn *netlink.Conn, base kernelChain, chains []kernelChain, uplink string) (bool, error) {
+func passesOurs(conn *netlink.Conn, base kernelChain, chains []kernelChain, uplink string, family byte) (bool, error) {
 	rules, err := readRules(conn, base)
 	if err != nil {
 		return false, err
 	}
 	drops := base.policy == nfDrop
-	for _, r := range rules {
-		if verdict(r) == nfAccept && (aboutOurs(r) || unconditional(r)) {
+	for _, r := range seenBy(family, rules) {
+		if verdict(r) == nfAccept && (aboutOurs(r, family) || unconditional(r)) {
 			return true, nil
 		}
 		if dropsFrom(uplink, r) {
@@ -157,8 +197,8 @@ func passesOurs(conn *netlink.Conn, base kernelChain, chains []kernelChain, upli
 		if err != nil {
 			return false, err
 		}
-		for _, r := range rules {
-			if verdict(r) == nfAccept && aboutOurs(r) {
+		for _, r := range seenBy(family, rules) {
+			if verdict(r) == nfAccept && aboutOurs(r, family) {
 				return true, nil
 			}
 		}
@@ -227,8 +267,10 @@ const (
 )
 
 // aboutOurs: the rule looks at our mark, or whether the connection was
-// redirected, in nftables' words or in those of iptables-nft.
-func aboutOurs(rule []expression) bool {
+// redirected, in nftables' words or in those of iptables-nft. In IPv6 nothing is
+// redirected.
+func aboutOurs(rule []expression, family byte) (ours bool) {
+	four := family == unix.NFPROTO_IPV4
 	mark, status := false, false // which of the two was loaded
 	for _, x := range rule {
 		switch x.name {
@@ -237,21 +279,22 @@ func aboutOurs(rule []expression) bool {
 			mark, status = load && key == unix.NFT_CT_MARK, load && key == unix.NFT_CT_STATUS
 		case "bitwise":
 			mask := attribute(attribute(x.data, unix.NFTA_BITWISE_MASK), unix.NFTA_DATA_VALUE)
-			if mark && hasBit(mask, connMark) || status && hasBit(mask, dnatStatus) {
-				return true
+			if status && hasBit(mask, dnatStatus) && !four {
+				return false
 			}
+			ours = ours || mark && hasBit(mask, connMark) || status && hasBit(mask, dnatStatus)
 		case "cmp":
 			is := number(attribute(x.data, unix.NFTA_CMP_OP)) == unix.NFT_CMP_EQ
-			if mark && is && hasBit(attribute(attribute(x.data, unix.NFTA_CMP_DATA), unix.NFTA_DATA_VALUE), connMark) {
-				return true
-			}
+			ours = ours || mark && is && hasBit(attribute(attribute(x.data, unix.NFTA_CMP_DATA), unix.NFTA_DATA_VALUE), connMark)
 		case "match":
-			if matchOurs(x.data) {
-				return true
+			if redirected := matchDNAT(x.data); redirected && !four {
+				return false
+			} else if redirected || matchMark(x.data) {
+				ours = true
 			}
 		}
 	}
-	return false
+	return ours
 }
 
 // hasBit looks into a number in the host's byte order.
@@ -259,28 +302,36 @@ func hasBit(b []byte, bit uint32) bool {
 	return len(b) >= 4 && binary.NativeEndian.Uint32(b)&bit != 0
 }
 
-// matchOurs is aboutOurs for a match in the form of the old xtables.
-func matchOurs(a []byte) bool {
-	const stateMask = 150 // in struct xt_conntrack_mtinfo2, and in its successor
-	info, rev := attribute(a, unix.NFTA_MATCH_INFO), number(attribute(a, unix.NFTA_MATCH_REV))
-	switch text(attribute(a, unix.NFTA_MATCH_NAME)) {
-	case "conntrack":
-		return rev >= 2 && len(info) >= stateMask+2 && binary.NativeEndian.Uint16(info[stateMask:])&xtDNATState != 0
-	case "connmark": // struct xt_connmark_mtinfo1 begins with mark and mask
-		return len(info) >= 8 && hasBit(info, connMark) && hasBit(info[4:], connMark)
-	}
-	return false
+// matchMark and matchDNAT are about matches in the form of the old xtables.
+func matchMark(a []byte) bool {
+	info := attribute(a, unix.NFTA_MATCH_INFO) // struct xt_connmark_mtinfo1 begins with mark and mask
+	return text(attribute(a, unix.NFTA_MATCH_NAME)) == "connmark" && len(info) >= 8 && hasBit(info, connMark) && hasBit(info[4:], connMark)
 }
 
-// refusal is the warning about one chain.
-func refusal(c kernelChain) string {
-	family := "inet"
-	if c.family == unix.NFPROTO_IPV4 {
-		family = "ip"
+func matchDNAT(a []byte) bool {
+	const stateMask = 150 // in struct xt_conntrack_mtinfo2, and in its successor
+	info, rev := attribute(a, unix.NFTA_MATCH_INFO), number(attribute(a, unix.NFTA_MATCH_REV))
+	return text(attribute(a, unix.NFTA_MATCH_NAME)) == "conntrack" && rev >= 2 && len(info) >= stateMask+2 &&
+		binary.NativeEndian.Uint16(info[stateMask:])&xtDNATState != 0
+}
+
+// refusal is the warning about one chain, and one family of packets.
+func refusal(c kernelChain, family byte) string {
+	table, program, what := "inet", "iptables", "connections to mapped ports"
+	which := fmt.Sprintf("ct mark and %s == %s ct status dnat", mark, mark)
+	if family == unix.NFPROTO_IPV6 {
+		program, what = "ip6tables", "connections through pinholes"
+		which = fmt.Sprintf("meta nfproto ipv6 ct mark and %s == %s", mark, mark)
 	}
-	command := fmt.Sprintf("nft insert rule %s %s %s ct mark and %s == %s ct status dnat accept", family, c.table, c.name, mark, mark)
-	if family == "ip" && c.table == "filter" && c.name == "FORWARD" {
-		command = fmt.Sprintf("iptables -I FORWARD -m connmark --mark %s/%s -j ACCEPT", mark, mark)
+	switch c.family {
+	case unix.NFPROTO_IPV4:
+		table = "ip"
+	case unix.NFPROTO_IPV6:
+		table = "ip6"
 	}
-	return fmt.Sprintf("chain %s of table %s %s drops connections to mapped ports; let them pass: %s", c.name, family, c.table, command)
+	command := fmt.Sprintf("nft insert rule %s %s %s %s accept", table, c.table, c.name, which)
+	if table != "inet" && c.table == "filter" && c.name == "FORWARD" {
+		command = fmt.Sprintf("%s -I FORWARD -m connmark --mark %s/%s -j ACCEPT", program, mark, mark)
+	}
+	return fmt.Sprintf("chain %s of table %s %s drops %s; let them pass: %s", c.name, table, c.table, what, command)
 }

@@ -11,7 +11,9 @@ type mapped struct {
 	proto    uint8
 	remote   netip.Addr     // RemoteHost; the zero Addr: any
 	external netip.AddrPort // where peers send to
-	client   netip.AddrPort // where they are redirected to
+	client   netip.AddrPort // where they are redirected to; a pinhole's is the same
+
+	remotePort uint16 // of a pinhole; 0: any
 }
 
 // change is a mapping that ends or begins.
@@ -20,9 +22,17 @@ type change struct {
 	begun bool
 }
 
+// pinhole: nothing is redirected, so nobody has known the connections as others
+// before, and what the client sends out from its port is its own matter.
+func (m mapped) pinhole() bool { return m.client.Addr().Is6() }
+
+// newMapped is about m, at an address of the uplink if it is no pinhole.
 func newMapped(external netip.Addr, m *portmap.Mapping) mapped {
+	if m.Pinhole.IsValid() {
+		external = m.Pinhole
+	}
 	return mapped{
-		proto: uint8(m.Protocol), remote: m.RemoteHost,
+		proto: uint8(m.Protocol), remote: m.RemoteHost, remotePort: m.RemotePort,
 		external: netip.AddrPortFrom(external, m.ExternalPort),
 		client:   netip.AddrPortFrom(m.Client, m.InternalPort),
 	}
@@ -30,15 +40,15 @@ func newMapped(external netip.Addr, m *portmap.Mapping) mapped {
 
 // inward and outward are the original tuples of its connections.
 func (m mapped) inward() tuple {
-	return tuple{m.proto, netip.AddrPortFrom(m.remote, 0), m.external}
+	return tuple{m.proto, netip.AddrPortFrom(m.remote, m.remotePort), m.external}
 }
 
 func (m mapped) outward() tuple {
 	return tuple{m.proto, m.client, netip.AddrPortFrom(m.remote, 0)}
 }
 
-// filters gives the dumps that show all connections of the batch, and few more:
-// of what its mappings have in common.
+// filters gives the dumps that show all connections of the batch, which is of one
+// family, and few more: of what its mappings have in common.
 func filters(batch []change) []tuple {
 	var in, out tuple
 	ended := 0
@@ -47,7 +57,7 @@ func filters(batch []change) []tuple {
 			in = m.inward()
 		}
 		in = in.common(m.inward())
-		if m.begun {
+		if m.begun || m.pinhole() {
 			continue
 		}
 		if ended++; ended == 1 {
@@ -72,7 +82,7 @@ func newMatcher(batch []change) matcher {
 	for _, m := range batch {
 		in := tuple{proto: m.proto, dst: m.external}
 		w[in] = append(w[in], m)
-		if !m.begun {
+		if !m.begun && !m.pinhole() {
 			out := tuple{proto: m.proto, src: m.client}
 			w[out] = append(w[out], m)
 		}
@@ -111,7 +121,7 @@ func newInForce(flows *Flows) *inForce {
 
 // of gives what identifies m's connections; false: m is not in the kernel.
 func (f *inForce) of(m *portmap.Mapping) (mapped, bool) {
-	ok := m.Enabled && f.network.External.IsValid() && f.network.OnLink(m.Client)
+	ok := m.Enabled && (f.network.External.IsValid() || m.Pinhole.IsValid()) && f.network.OnLink(m.Client)
 	return newMapped(f.network.External, m), ok
 }
 

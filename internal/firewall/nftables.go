@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -20,6 +22,9 @@ import (
 //
 // Its methods are called one at a time, as portmap.Table does.
 type NFTables struct {
+	// IPv6 says whether there are pinholes. It is to be set before Start.
+	IPv6 bool
+
 	conn    *batchConn    // nil after an error that leaves its state unknown
 	port    atomic.Uint32 // of conn, for Watch
 	now     func() time.Duration
@@ -97,6 +102,17 @@ func (f *NFTables) Start() error {
 	if err != nil && !errors.Is(err, unix.ENOENT) { // no table: a first run
 		return err
 	}
+	for _, set := range pinNames {
+		found, err := f.readSet(set)
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return err
+		}
+		for _, e := range found {
+			if m, ok := e.pinhole(); ok {
+				f.inForce.mapped[m] = true
+			}
+		}
+	}
 	if n := len(f.inForce.mapped); n > 0 {
 		f.logf("firewall: mappings found of an earlier run: %d", n)
 	}
@@ -124,8 +140,19 @@ func (f *NFTables) deleteTable() error {
 	return f.commit(b)
 }
 
+// sets are those that hold mappings.
+func (f *NFTables) sets() []string {
+	if f.IPv6 {
+		return slices.Concat(mapNames, pinNames)
+	}
+	return slices.Clone(mapNames)
+}
+
 // Change replaces the elements of mappings in one transaction.
 func (f *NFTables) Change(remove []portmap.Mapping, add *portmap.Mapping) error {
+	if add != nil && add.Pinhole.IsValid() && !f.IPv6 {
+		return errors.New("open a pinhole: IPv6 is switched off")
+	}
 	if err := f.connect(); err != nil {
 		return err
 	}
@@ -134,7 +161,7 @@ func (f *NFTables) Change(remove []portmap.Mapping, add *portmap.Mapping) error 
 		return nil
 	}
 	b := f.conn.begin()
-	for _, set := range mapNames {
+	for _, set := range f.sets() {
 		gone, come := entries(next.gone, set, 0), entries(next.come, set, f.now())
 		f.keepCounts(set, gone, come)
 		b.elements(unix.NFT_MSG_DELSETELEM, set, gone)
@@ -152,6 +179,9 @@ func (f *NFTables) Change(remove []portmap.Mapping, add *portmap.Mapping) error 
 // equal to the mappings, in one transaction; elements that are right already
 // stay untouched. A table of our name that is built otherwise is replaced.
 func (f *NFTables) Sync(n portmap.Network, all []portmap.Mapping) error {
+	if !f.IPv6 { // then there are no hosts for pinholes
+		n.LANs = slices.DeleteFunc(slices.Clone(n.LANs), func(p netip.Prefix) bool { return p.Addr().Is6() })
+	}
 	want := newElements()
 	for i := range all {
 		want.commit(want.change(n, nil, &all[i]))
@@ -199,12 +229,15 @@ func (f *NFTables) sync(n portmap.Network, want elements) error {
 		return err
 	}
 	b := f.conn.begin()
-	f.layout.install(b)
+	f.layout.install(b, f.IPv6)
+	if !f.IPv6 && !f.proved {
+		f.layout.removePinholes(b)
+	}
 	b.add(unix.NFT_MSG_DELSETELEM, 0, setHead(ext4)) // all of them
 	if n.External.Is4() {
 		b.elements(unix.NFT_MSG_NEWSETELEM, ext4, []entry{{key: n.External.AsSlice()}})
 	}
-	for _, name := range mapNames {
+	for _, name := range f.sets() {
 		have, err := f.readSet(name)
 		if err != nil && !errors.Is(err, unix.ENOENT) { // no such table or map is no fault
 			return err

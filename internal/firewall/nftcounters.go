@@ -7,11 +7,14 @@ import (
 )
 
 // Packets gives the packets that each mapping has redirected: the first of
-// every connection, since NAT sees no others. The kernel keeps the number, across
+// every connection, since NAT sees no others; of a pinhole all that came in. The kernel keeps the number, across
 // renewals and runs. Kernels without counters in maps count nothing.
 func (f *NFTables) Packets() (map[portmap.Key]uint64, error) {
 	packets := map[string]uint64{}
-	for _, name := range []string{dnat4, dnat4from} {
+	for _, name := range f.sets() {
+		if name == snat4 { // counts nothing
+			continue
+		}
 		elements, err := f.readSet(name)
 		if err != nil {
 			return nil, err
@@ -22,7 +25,7 @@ func (f *NFTables) Packets() (map[portmap.Key]uint64, error) {
 	}
 	all := map[portmap.Key]uint64{}
 	for k, m := range f.state.active {
-		e := dnat(m)
+		e := way(m)
 		all[k] = packets[e.set+string(e.key())]
 	}
 	return all, nil

@@ -12,13 +12,13 @@ import (
 	"github.com/linux-igd/upnpd/internal/portmap"
 )
 
-// element is one entry of one of our maps. It is comparable; bytes are made of
-// it at the edge to the kernel.
+// element is one entry of one of our maps or sets. It is comparable; bytes are made
+// of it at the edge to the kernel.
 type element struct {
 	set  string
-	from netip.Addr // RemoteHost or client; the zero Addr in dnat4
-	port uint16     // external, or the client's own
-	to   netip.AddrPort
+	from netip.Addr     // RemoteHost or client; the zero Addr in dnat4
+	port uint16         // external, the client's own, or RemotePort
+	to   netip.AddrPort // of a pinhole: a part of the key
 	portmap.Protocol
 	deadline time.Duration
 }
@@ -35,6 +35,31 @@ func dnat(m portmap.Mapping) element {
 	return e
 }
 
+// pin is the element that lets a pinhole's packets through.
+func pin(m portmap.Mapping) element {
+	e := element{
+		set: pin6, Protocol: m.Protocol, from: m.RemoteHost, port: m.RemotePort,
+		to: netip.AddrPortFrom(m.Pinhole, m.ExternalPort), deadline: m.Deadline,
+	}
+	switch {
+	case e.from.IsValid() && e.port != 0:
+		e.set = pin6both
+	case e.from.IsValid():
+		e.set = pin6host
+	case e.port != 0:
+		e.set = pin6port
+	}
+	return e
+}
+
+// way is the element by which packets reach the client.
+func way(m portmap.Mapping) element {
+	if m.Pinhole.IsValid() {
+		return pin(m)
+	}
+	return dnat(m)
+}
+
 // snat is the element that gives the client's own packets the mapped port.
 func snat(m portmap.Mapping, external netip.Addr) element {
 	return element{
@@ -45,17 +70,32 @@ func snat(m portmap.Mapping, external netip.Addr) element {
 
 // key is the element's key: each part in units of 4 bytes, in network order.
 func (e element) key() []byte {
-	b := make([]byte, 0, 12)
+	b := make([]byte, 0, 44)
 	if e.from.IsValid() {
 		b = append(b, e.from.AsSlice()...)
 	}
+	if hasPort(e.set) {
+		b = appendPort(b, e.port)
+	}
 	b = append(b, byte(e.Protocol), 0, 0, 0)
-	return append(binary.BigEndian.AppendUint16(b, e.port), 0, 0)
+	if e.pinhole() {
+		return appendPort(append(b, e.to.Addr().AsSlice()...), e.to.Port())
+	}
+	return appendPort(b, e.port)
 }
 
+// value is what the element's map has for the key, nil in a set.
 func (e element) value() []byte {
-	b := e.to.Addr().AsSlice()
-	return append(binary.BigEndian.AppendUint16(b, e.to.Port()), 0, 0)
+	if e.pinhole() {
+		return nil
+	}
+	return appendPort(e.to.Addr().AsSlice(), e.to.Port())
+}
+
+func (e element) pinhole() bool { return e.to.Addr().Is6() }
+
+func appendPort(b []byte, port uint16) []byte {
+	return append(binary.BigEndian.AppendUint16(b, port), 0, 0)
 }
 
 // entry is an element as the kernel has it, or is to have it.
@@ -114,7 +154,29 @@ func (e entry) mapped(external []byte) (m mapped, ok bool) {
 	return m, true
 }
 
-// elements knows what is in the maps: every active mapping, and for each source
+// pinhole reads an element of the sets of pinholes, which have keys of different
+// lengths.
+func (e entry) pinhole() (m mapped, ok bool) {
+	k := e.key
+	if n := len(k); n == 40 || n == 44 {
+		m.remote, _ = netip.AddrFromSlice(k[:16])
+		k = k[16:]
+	}
+	if len(k) == 28 {
+		m.remotePort = binary.BigEndian.Uint16(k)
+		k = k[4:]
+	}
+	if len(k) != 24 {
+		return m, false
+	}
+	client, _ := netip.AddrFromSlice(k[4:20])
+	m.proto = k[0]
+	m.client = netip.AddrPortFrom(client, binary.BigEndian.Uint16(k[20:]))
+	m.external = m.client
+	return m, true
+}
+
+// elements knows what is in the maps and sets: every active mapping, and for each source
 // the mappings that share it, the oldest first. That one is in snat4.
 type elements struct {
 	external netip.Addr
@@ -138,20 +200,27 @@ func (c changes) empty() bool { return len(c.gone)+len(c.come) == 0 }
 
 // change works out the transaction for removing some mappings and adding one.
 // Disabled mappings, and those whose client is no host of a LAN, have no
-// elements.
+// elements. A pinhole is no source: its packets are not changed.
 func (s elements) change(n portmap.Network, remove []portmap.Mapping, add *portmap.Mapping) changes {
 	c := changes{external: n.External, active: map[portmap.Key]*portmap.Mapping{}, sources: map[source][]portmap.Key{}}
 	for _, m := range remove {
 		if have, ok := s.active[m.Key]; ok {
-			c.gone = append(c.gone, dnat(have))
+			c.gone = append(c.gone, way(have))
 			c.active[m.Key] = nil
+			if m.Pinhole.IsValid() {
+				continue
+			}
 			src := sourceOf(have)
 			c.sources[src] = slices.DeleteFunc(slices.Clone(c.owners(s, src)), func(k portmap.Key) bool { return k == m.Key })
 		}
 	}
-	if add != nil && add.Enabled && n.OnLink(add.Client) && add.Client.Is4() {
-		c.come = append(c.come, dnat(*add))
-		c.active[add.Key] = add
+	if add == nil || !add.Enabled || !n.OnLink(add.Client) || !oneFamily(add) {
+		c.follow(s)
+		return c
+	}
+	c.come = append(c.come, way(*add))
+	c.active[add.Key] = add
+	if !add.Pinhole.IsValid() {
 		src := sourceOf(*add)
 		keys := c.owners(s, src)
 		at := slices.Index(s.sources[src], add.Key) // a renewal keeps its place
@@ -162,6 +231,12 @@ func (s elements) change(n portmap.Network, remove []portmap.Mapping, add *portm
 	}
 	c.follow(s)
 	return c
+}
+
+// oneFamily: all addresses are of the family that the maps take.
+func oneFamily(m *portmap.Mapping) bool {
+	six := m.Pinhole.IsValid()
+	return m.Client.Is6() == six && (!m.RemoteHost.IsValid() || m.RemoteHost.Is6() == six)
 }
 
 // owners are the keys that share a source, as the transaction leaves them.
@@ -234,7 +309,7 @@ func (s elements) all(set string) []element {
 		return list
 	}
 	for _, m := range s.active {
-		if e := dnat(m); e.set == set {
+		if e := way(m); e.set == set {
 			list = append(list, e)
 		}
 	}

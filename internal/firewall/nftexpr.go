@@ -79,7 +79,7 @@ func (r *nftRule) add(name string, data attributes) {
 // what a map gives. The first has 16 bytes' name, the others 4 bytes' names.
 const (
 	reg1, reg2, reg3 = 1, 9, 10
-	spare            = 2 // 16 bytes that no key reaches
+	spare            = 2 // 16 bytes that no value of a map reaches
 )
 
 func (r *nftRule) meta(key, register uint32) {
@@ -100,6 +100,9 @@ const (
 	daddr field = unix.NFT_PAYLOAD_NETWORK_HEADER<<16 | 16<<8 | 4
 	sport field = unix.NFT_PAYLOAD_TRANSPORT_HEADER<<16 | 0<<8 | 2
 	dport field = unix.NFT_PAYLOAD_TRANSPORT_HEADER<<16 | 2<<8 | 2
+
+	saddr6 field = unix.NFT_PAYLOAD_NETWORK_HEADER<<16 | 8<<8 | 16
+	daddr6 field = unix.NFT_PAYLOAD_NETWORK_HEADER<<16 | 24<<8 | 16
 )
 
 func (r *nftRule) load(f field, register uint32) {
@@ -118,10 +121,20 @@ func (r *nftRule) lookup(set string) {
 	r.add("lookup", attributes(nil).number(unix.NFTA_LOOKUP_SREG, reg1).number(unix.NFTA_LOOKUP_DREG, reg1).text(unix.NFTA_LOOKUP_SET, set))
 }
 
-// mark copies the connection's mark to a register, or from it: where is
+// ct copies what is known of the connection to a register, or from it: where is
 // unix.NFTA_CT_DREG or unix.NFTA_CT_SREG.
-func (r *nftRule) mark(where uint16, register uint32) {
-	r.add("ct", attributes(nil).number(unix.NFTA_CT_KEY, unix.NFT_CT_MARK).number(where, register))
+func (r *nftRule) ct(key uint32, where uint16, register uint32) {
+	r.add("ct", attributes(nil).number(unix.NFTA_CT_KEY, key).number(where, register))
+}
+
+func (r *nftRule) mark(where uint16, register uint32) { r.ct(unix.NFT_CT_MARK, where, register) }
+
+// ours adds our mark to the connection's.
+func (r *nftRule) ours() {
+	const others = ^uint32(connMark)
+	r.mark(unix.NFTA_CT_DREG, spare)
+	r.bitwise(spare, others, connMark)
+	r.mark(unix.NFTA_CT_SREG, spare)
 }
 
 // bitwise makes a register (register and mask) xor xor.

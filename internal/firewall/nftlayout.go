@@ -1,6 +1,10 @@
 package firewall
 
-import "golang.org/x/sys/unix"
+import (
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
 
 // Names, priorities and the mark of the table, all in this one place.
 const (
@@ -9,26 +13,35 @@ const (
 	dnat4     = "dnat4"     // protocol . external port : client . internal port
 	dnat4from = "dnat4from" // RemoteHost . protocol . external port : client . internal port
 	snat4     = "snat4"     // client . protocol . internal port : external address . external port
+	pin6      = "pin6"      // pinholes: protocol . client . port
+	pin6host  = "pin6host"  // RemoteHost before that
+	pin6port  = "pin6port"  // RemotePort before that
+	pin6both  = "pin6both"  // both before that, the host first
 
-	prerouting, postrouting = "prerouting", "postrouting" // chains
-
-	rulesPerChain = 2 // in either
+	prerouting, postrouting, forward = "prerouting", "postrouting", "forward" // chains
 
 	preroutingPriority  = -99 // dstnat + 1: after the administrator's own redirects
 	postroutingPriority = 99  // srcnat - 1: before masquerading
+	forwardPriority     = -1  // filter - 1: before the chains that accept our mark
 
 	// The mark of connections that we redirect, in all backends, and as text.
 	connMark = 0x10000000
 	mark     = "0x10000000"
 )
 
-// mapNames are the maps that hold the mappings.
-var mapNames = []string{dnat4, dnat4from, snat4}
+// mapNames are the maps that hold the mappings, and pinNames the sets that hold the
+// pinholes. Each combination of wildcards has a set of its own: in one set of
+// intervals the kernel refuses what lies within another element (EEXIST), unless
+// that comes later.
+var (
+	mapNames = []string{dnat4, dnat4from, snat4}
+	pinNames = []string{pin6, pin6host, pin6port, pin6both}
+)
 
 // layout is everything of our table that does not change with the mappings.
 type layout struct {
 	uplink   string
-	counters bool // elements of dnat4 and dnat4from count
+	counters bool // elements count, but for those of snat4
 }
 
 // datatype is one of nft's types of keys and values (its include/datatype.h):
@@ -37,6 +50,7 @@ type datatype uint32
 
 const (
 	ipAddr      datatype = 7<<8 | 4
+	ip6Addr     datatype = 8<<8 | 16
 	inetProto   datatype = 12<<8 | 1
 	inetService datatype = 13<<8 | 2
 )
@@ -51,32 +65,68 @@ const (
 )
 
 // concat gives the type and the length of a key or value of several parts: six
-// bits of the type for each, and a whole register.
+// bits of the type for each, and whole registers.
 func concat(parts ...datatype) (kind, length uint32) {
 	for _, p := range parts {
 		kind = kind<<6 | uint32(p>>8)
-		length += 4
+		length += uint32(part(p)) * 4
 	}
 	return kind, length
 }
 
+// part is how many registers a part of a key takes.
+func part(p datatype) int { return (int(p&0xff) + 3) / 4 }
+
 // install adds the table, its sets, chains and rules. What is there already
 // stays, but for the rules, which are written anew.
-func (l layout) install(b *batch) {
+func (l layout) install(b *batch, pinholes bool) {
 	table := attributes(nil).text(unix.NFTA_TABLE_NAME, tableName)
 	b.add(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, table.number(unix.NFTA_TABLE_FLAGS, 0))
 	b.add(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, b.set(ext4, 0, ipAddr))
 	b.addMap(dnat4, l.counters, inetProto, inetService)
 	b.addMap(dnat4from, l.counters, ipAddr, inetProto, inetService)
 	b.addMap(snat4, false, ipAddr, inetProto, inetService)
-	b.addChain(prerouting, unix.NF_INET_PRE_ROUTING, preroutingPriority)
-	b.addChain(postrouting, unix.NF_INET_POST_ROUTING, postroutingPriority)
+	b.addChain(prerouting, "nat", unix.NF_INET_PRE_ROUTING, preroutingPriority)
+	b.addChain(postrouting, "nat", unix.NF_INET_POST_ROUTING, postroutingPriority)
 	b.add(unix.NFT_MSG_DELRULE, 0, table)      // all of them
 	b.addRule(prerouting, redirect(dnat4from)) // a specific RemoteHost matches first
 	b.addRule(prerouting, redirect(dnat4))
 	b.addRule(postrouting, l.source())
 	b.addRule(postrouting, l.hairpin())
+	if pinholes {
+		l.installPinholes(b)
+		for _, set := range pinNames {
+			b.addRule(forward, admit(set))
+		}
+	}
 }
+
+// installPinholes adds the sets and the chain of pinholes.
+func (l layout) installPinholes(b *batch) {
+	for _, set := range pinNames {
+		key := []datatype{inetProto, ip6Addr, inetService}
+		if hasPort(set) {
+			key = slices.Insert(key, 0, inetService)
+		}
+		if hasHost(set) {
+			key = slices.Insert(key, 0, ip6Addr)
+		}
+		b.addMap(set, l.counters, key...)
+	}
+	b.addChain(forward, "filter", unix.NF_INET_FORWARD, forwardPriority)
+}
+
+// removePinholes takes away what installPinholes adds, whether it is there or not.
+func (l layout) removePinholes(b *batch) {
+	l.installPinholes(b)
+	b.add(unix.NFT_MSG_DELCHAIN, 0, attributes(nil).text(unix.NFTA_CHAIN_TABLE, tableName).text(unix.NFTA_CHAIN_NAME, forward))
+	for _, set := range pinNames {
+		b.add(unix.NFT_MSG_DELSET, 0, setHead(set))
+	}
+}
+
+func hasHost(pins string) bool { return pins == pin6host || pins == pin6both }
+func hasPort(pins string) bool { return pins == pin6port || pins == pin6both }
 
 // setHead names a set of our table; NEWSET, and messages about elements, agree
 // on the numbers.
@@ -91,11 +141,17 @@ func (b *batch) set(name string, flags uint32, key ...datatype) attributes {
 		number(unix.NFTA_SET_KEY_LEN, length).number(unix.NFTA_SET_ID, b.seq)
 }
 
-// addMap adds a map from key to address and port.
+// addMap adds a map from key to address and port, or a set of pinholes.
 func (b *batch) addMap(name string, counters bool, key ...datatype) {
-	kind, length := concat(ipAddr, inetService)
-	a := b.set(name, unix.NFT_SET_MAP|unix.NFT_SET_TIMEOUT|setConcat, key...).
-		number(unix.NFTA_SET_DATA_TYPE, kind).number(unix.NFTA_SET_DATA_LEN, length)
+	flags := uint32(unix.NFT_SET_TIMEOUT | setConcat)
+	if !slices.Contains(pinNames, name) {
+		flags |= unix.NFT_SET_MAP
+	}
+	a := b.set(name, flags, key...)
+	if flags&unix.NFT_SET_MAP != 0 {
+		kind, length := concat(ipAddr, inetService)
+		a = a.number(unix.NFTA_SET_DATA_TYPE, kind).number(unix.NFTA_SET_DATA_LEN, length)
+	}
 	var fields attributes // nft crashes without them
 	for _, part := range key {
 		fields = fields.nest(unix.NFTA_LIST_ELEM, attributes(nil).number(setFieldLen, uint32(part&0xff)))
@@ -107,11 +163,11 @@ func (b *batch) addMap(name string, counters bool, key ...datatype) {
 	b.add(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, a)
 }
 
-func (b *batch) addChain(name string, hook uint32, priority int32) {
+func (b *batch) addChain(name, kind string, hook uint32, priority int32) {
 	b.add(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, attributes(nil).
 		text(unix.NFTA_CHAIN_TABLE, tableName).text(unix.NFTA_CHAIN_NAME, name).
 		nest(unix.NFTA_CHAIN_HOOK, attributes(nil).number(unix.NFTA_HOOK_HOOKNUM, hook).number(unix.NFTA_HOOK_PRIORITY, uint32(priority))).
-		text(unix.NFTA_CHAIN_TYPE, "nat"))
+		text(unix.NFTA_CHAIN_TYPE, kind))
 }
 
 func (b *batch) addRule(chain string, r nftRule) {
@@ -134,12 +190,35 @@ func redirect(set string) (r nftRule) {
 		r.meta(unix.NFT_META_L4PROTO, reg1)
 		r.load(dport, reg2)
 	}
-	const others = ^uint32(connMark)
 	r.lookup(set)
-	r.mark(unix.NFTA_CT_DREG, spare)
-	r.bitwise(spare, others, connMark)
-	r.mark(unix.NFTA_CT_SREG, spare)
+	r.ours()
 	r.nat(unix.NFT_NAT_DNAT)
+	return r
+}
+
+// admit makes a rule of forward: what a set of pinholes has gets the mark. Every
+// packet that comes in counts (SPEC PIN-7), and only those of connections that
+// others began: what a client sends out from its port stays its own. The device is
+// not asked for: IPv6 may come in by a tunnel.
+func admit(set string) (r nftRule) {
+	r.meta(unix.NFT_META_NFPROTO, reg1)
+	r.compare(unix.NFT_CMP_EQ, []byte{unix.NFPROTO_IPV6})
+	r.ct(unix.NFT_CT_DIRECTION, unix.NFTA_CT_DREG, reg1)
+	r.compare(unix.NFT_CMP_EQ, []byte{0}) // original
+	next := uint32(unix.NFT_REG32_00)
+	if hasHost(set) {
+		r.load(saddr6, next)
+		next += 4
+	}
+	if hasPort(set) {
+		r.load(sport, next)
+		next++
+	}
+	r.meta(unix.NFT_META_L4PROTO, next)
+	r.load(daddr6, next+1)
+	r.load(dport, next+5)
+	r.within(set)
+	r.ours()
 	return r
 }
 

@@ -38,11 +38,20 @@ func (f *NFTables) verify(conn *netlink.Conn) (said string, err error) {
 	if err != nil {
 		return "", err
 	}
-	for _, want := range []kernelChain{
-		{name: prerouting, hook: unix.NF_INET_PRE_ROUTING},
-		{name: postrouting, hook: unix.NF_INET_POST_ROUTING},
-	} {
-		want.family, want.table, want.kind, want.policy = unix.NFPROTO_INET, tableName, "nat", nfAccept
+	ours := []kernelChain{
+		{name: prerouting, hook: unix.NF_INET_PRE_ROUTING, kind: "nat"},
+		{name: postrouting, hook: unix.NF_INET_POST_ROUTING, kind: "nat"},
+		{name: forward, hook: unix.NF_INET_FORWARD, kind: "filter"},
+	}
+	if !f.IPv6 {
+		ours = ours[:2]
+	}
+	for _, want := range ours {
+		want.family, want.table, want.policy = unix.NFPROTO_INET, tableName, nfAccept
+		number := 2
+		if want.name == forward {
+			number = len(pinNames)
+		}
 		rules, err := readRules(conn, want)
 		if err != nil {
 			return "", err
@@ -52,12 +61,12 @@ func (f *NFTables) verify(conn *netlink.Conn) (said string, err error) {
 			there = there || c == want
 		}
 		if there {
-			said += amiss("chain "+want.name, rulesPerChain-len(rules), rulesPerChain, len(rules)-rulesPerChain, "rules")
+			said += amiss("chain "+want.name, number-len(rules), number, len(rules)-number, "rules")
 		} else {
 			said += "; chain " + want.name + " is missing"
 		}
 	}
-	for _, set := range []string{ext4, dnat4, dnat4from, snat4} {
+	for _, set := range append(f.sets(), ext4) {
 		have, err := f.readSet(set)
 		switch {
 		case errors.Is(err, unix.ENOENT):
