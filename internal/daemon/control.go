@@ -85,7 +85,7 @@ func (g *generation) lanStatus(name string) ctl.LANStatus {
 			continue
 		}
 		s.Addrs = lan.Prefixes
-		switch server := g.lans[name]; {
+		switch server := g.lans[segment{name: name}]; {
 		case !g.cfg.UPnP:
 			s.Why = "upnp = no"
 		case server != nil && server.announced:

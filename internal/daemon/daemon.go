@@ -11,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -71,6 +72,7 @@ type routing interface {
 	Neighbors() ([]wan.Neighbor, error)
 	Resolve(netip.Addr) error
 	RouteDevice(netip.Addr) (string, error)
+	SameHost(a, b netip.Addr) bool
 }
 
 // firewallBackend is a portmap.Firewall that is put into the kernel and taken
@@ -99,12 +101,13 @@ type daemon struct {
 	ctx      context.Context
 	began    time.Duration          // on the boot clock
 	asked    chan func(*generation) // see ask
-	unguard  func()                 // ends the watch over fw
-	deaf     func()                 // ends the control socket
-	handOver bool                   // the kernel is left to the next run
-	served   bool                   // the first generation was ready
-	httpPort uint16                 // of all LANs, once chosen
-	bootID   uint32                 // of the last generation
+	now      atomic.Pointer[generation]
+	unguard  func() // ends the watch over fw
+	deaf     func() // ends the control socket
+	handOver bool   // the kernel is left to the next run
+	served   bool   // the first generation was ready
+	httpPort uint16 // of all LANs, once chosen
+	bootID   uint32 // of the last generation
 }
 
 func run(ctx context.Context, cfg *config.Config, o Options, sys system) (err error) {
@@ -143,7 +146,7 @@ func run(ctx context.Context, cfg *config.Config, o Options, sys system) (err er
 	d.keeper = portmap.NewKeeper(func() []portmap.Mapping { return d.table.List() }, d.Log.Warnf)
 	d.table = portmap.New(portmap.Config{
 		Firewall: d.fw, Policy: cfg.Policy, Now: portmap.BootTime, InUse: sys.inUse, Logf: d.Log.Infof,
-		Decided: d.journal.Record, Changed: d.keeper.Changed,
+		Decided: d.journal.Record, Changed: d.changed, SameHost: d.sameHost,
 	})
 	d.restore()
 	defer d.guard()()
@@ -152,6 +155,21 @@ func run(ctx context.Context, cfg *config.Config, o Options, sys system) (err er
 	d.control(cfg.ControlSocket)
 	defer func() { d.deaf() }() // to the socket that is there then
 	return d.generations(ctx, devices)
+}
+
+// changed hears of every change of the table.
+func (d *daemon) changed() {
+	d.keeper.Changed()
+	if g := d.now.Load(); g != nil {
+		g.events.Changed()
+	}
+}
+
+// sameHost tells whether two addresses are one LAN host's, by the devices that are
+// followed now.
+func (d *daemon) sameHost(a, b netip.Addr) bool {
+	g := d.now.Load()
+	return g != nil && g.devices.SameHost(a, b)
 }
 
 // decisions is how many the daemon remembers.
@@ -223,13 +241,18 @@ func (d *daemon) follow(cfg *config.Config, known wan.Uplink) (follower, error) 
 }
 
 // network is what the table must know of the state of the devices.
-func network(s wan.State) portmap.Network {
+func network(s wan.State, ipv6 bool) portmap.Network {
 	var n portmap.Network
 	if s.Uplink.Connected() {
 		n.External = s.Uplink.Addr
 	}
 	for _, lan := range s.LANs {
 		n.LANs = append(n.LANs, lan.Prefixes...)
+		for _, p := range lan.Prefixes6 {
+			if ipv6 && !p.Addr().IsLinkLocalUnicast() { // nobody beyond the link can reach those
+				n.LANs = append(n.LANs, p)
+			}
+		}
 	}
 	return n
 }

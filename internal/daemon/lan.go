@@ -19,15 +19,58 @@ import (
 // firstPort is where the search for a free HTTP port begins, as in libupnp.
 const firstPort, portTries = 49152, 100
 
-// place is where a LAN is served. If it changes, sockets and LOCATION do.
-type place struct {
-	ifindex int
-	addr    netip.Addr
+// segment is one LAN by one version of IP.
+type segment struct {
+	name string
+	ipv6 bool
 }
 
-// lanServer is discovery and HTTP on one LAN device.
+// String is for log lines.
+func (s segment) String() string {
+	if s.ipv6 {
+		return s.name + " by IPv6"
+	}
+	return s.name
+}
+
+// place is where a segment is served. If it changes, sockets and LOCATION do.
+type place struct {
+	ifindex int
+	addr    netip.Addr // by IPv6 the link-local one
+	site    netip.Addr // by IPv6 a global one or a ULA, if there is one (SSDP-6)
+}
+
+// placeOf says where a segment is served now; without an address it is not.
+func placeOf(lan wan.LAN, ipv6 bool) place {
+	if ipv6 {
+		return place{lan.Index, lan.LinkLocal(), lan.Global6()}
+	}
+	return place{ifindex: lan.Index, addr: lan.Addr()}
+}
+
+// moved reports whether an address has become another one. One that comes or goes
+// only adds or takes a way to the router.
+func (p place) moved(now place) bool {
+	differ := func(a, b netip.Addr) bool { return a.IsValid() && b.IsValid() && a != b }
+	return differ(p.addr, now.addr) || differ(p.site, now.site)
+}
+
+// scopes are the groups of a segment, each with the router's address there.
+func (p place) scopes(ipv6 bool) []ssdp.Scope {
+	if !ipv6 {
+		return []ssdp.Scope{{Group: ssdp.Group4(), Addr: p.addr}}
+	}
+	link, site := ssdp.Groups6()
+	list := []ssdp.Scope{{Group: link, Addr: p.addr}}
+	if p.site.IsValid() {
+		list = append(list, ssdp.Scope{Group: site, Addr: p.site})
+	}
+	return list
+}
+
+// lanServer is discovery and HTTP on one segment.
 type lanServer struct {
-	name      string
+	segment
 	place     place
 	announced bool
 	cancel    context.CancelFunc
@@ -41,27 +84,19 @@ type announcement struct {
 	err error
 }
 
-// startLAN opens the sockets of a LAN and serves on them.
-func (g *generation) startLAN(ctx context.Context, lan wan.LAN) (*lanServer, error) {
-	listener, err := g.listen(lan.Name)
+// startLAN opens the sockets of a segment and serves on them.
+func (g *generation) startLAN(ctx context.Context, seg segment, at place) (*lanServer, error) {
+	listener, err := g.listen(seg)
 	if err != nil {
 		return nil, err
 	}
-	udp, err := sock.ListenUDP(lan.Name, g.sys.ssdpPort)
-	if err == nil {
-		if err = udp.Join(ssdp.Group4()); err != nil {
-			udp.Close()
-		}
-	}
+	udp, err := g.listenSSDP(seg, at)
 	if err != nil {
 		listener.Close()
 		return nil, fmt.Errorf("discovery: %w", err)
 	}
 	own, cancel := context.WithCancel(ctx)
-	s := &lanServer{
-		name: lan.Name, place: place{lan.Index, lan.Addr()},
-		cancel: cancel, done: make(chan struct{}),
-	}
+	s := &lanServer{segment: seg, place: at, cancel: cancel, done: make(chan struct{})}
 	go func() {
 		s.err = errors.Join(g.runLAN(own, s, listener, udp), listener.Close(), udp.Close())
 		cancel()
@@ -72,6 +107,25 @@ func (g *generation) startLAN(ctx context.Context, lan wan.LAN) (*lanServer, err
 		}
 	}()
 	return s, nil
+}
+
+// listenSSDP opens the socket of discovery, a member of the segment's groups.
+func (g *generation) listenSSDP(seg segment, at place) (*sock.UDP, error) {
+	listen := sock.ListenUDP
+	if seg.ipv6 {
+		listen = sock.ListenUDP6
+	}
+	udp, err := listen(seg.name, g.sys.ssdpPort)
+	if err != nil {
+		return nil, err
+	}
+	for _, scope := range at.scopes(seg.ipv6) {
+		if err := udp.Join(scope.Group); err != nil {
+			udp.Close()
+			return nil, err
+		}
+	}
+	return udp, nil
 }
 
 // runLAN serves until ctx ends or one of the two rooms fails.
@@ -87,12 +141,18 @@ func (g *generation) runLAN(ctx context.Context, s *lanServer, listener *sock.Li
 		}
 		return wan.LAN{}
 	}
-	onLink := func(a netip.Addr) bool { return portmap.Network{LANs: lan().Prefixes}.OnLink(a) }
+	onLink := func(a netip.Addr) bool {
+		prefixes := lan().Prefixes
+		if s.ipv6 {
+			prefixes = lan().Prefixes6
+		}
+		return portmap.Network{LANs: prefixes}.OnLink(a)
+	}
 	// Programs on the router search, too; `upnpctl check` is one.
 	maySearch := func(a netip.Addr) bool { return onLink(a) || lan().Local(a) }
 	web := &httpmsg.Server{
 		Handler: g.handle, ServerName: g.ssdp.Server, Now: time.Now,
-		Limits: httpmsg.DefaultLimits(), Allowed: onLink, Logf: g.Log.Infof,
+		Limits: httpmsg.DefaultLimits(), Allowed: onLink, Device: s.name, Logf: g.Log.Infof,
 	}
 	served := make(chan error, 1)
 	go func() {
@@ -101,10 +161,7 @@ func (g *generation) runLAN(ctx context.Context, s *lanServer, listener *sock.Li
 	}()
 	cfg := g.ssdp
 	cfg.HTTPPort = listener.Port()
-	discovery := ssdp.New(cfg, ssdp.LAN{
-		Scopes:  []ssdp.Scope{{Group: ssdp.Group4(), Addr: s.place.addr}},
-		IfIndex: s.place.ifindex, OnLink: maySearch,
-	}, udp)
+	discovery := ssdp.New(cfg, ssdp.LAN{Scopes: s.place.scopes(s.ipv6), IfIndex: s.place.ifindex, OnLink: maySearch}, udp)
 	err := discovery.Run(ctx, func(err error) {
 		select {
 		case g.said <- announcement{s, err}:
@@ -117,15 +174,25 @@ func (g *generation) runLAN(ctx context.Context, s *lanServer, listener *sock.Li
 
 // handle answers a request, with a line for log_level = debug.
 func (g *generation) handle(req *httpmsg.Request) *httpmsg.Response {
-	r := g.gateway.Handle(req)
+	face := g.faces[0]
+	for _, f := range g.faces[1:] {
+		if f.Has(req.Target) {
+			face = f
+		}
+	}
+	r := face.Handle(req)
 	action, _ := req.Header.Get("SOAPAction")
 	g.Log.Debugf("%v: %s %s %s: %d", req.Remote, req.Method, req.Target, action, r.Status)
 	return r
 }
 
-// listen opens the HTTP port, the same on all LANs: the configured one, or the
-// first that is free.
-func (g *generation) listen(dev string) (*sock.Listener, error) {
+// listen opens the HTTP port, the same on all segments: the configured one, or
+// the first that is free.
+func (g *generation) listen(seg segment) (*sock.Listener, error) {
+	listen := sock.ListenTCP
+	if seg.ipv6 {
+		listen = sock.ListenTCP6
+	}
 	port, tries := g.cfg.Port, 1
 	if port == 0 {
 		port = g.httpPort // as chosen before
@@ -134,7 +201,7 @@ func (g *generation) listen(dev string) (*sock.Listener, error) {
 		port, tries = firstPort, portTries
 	}
 	for {
-		l, err := sock.ListenTCP(dev, port)
+		l, err := listen(seg.name, port)
 		if err == nil {
 			g.daemon.httpPort = port
 			return l, nil

@@ -93,6 +93,7 @@ func openFirewall(ctx context.Context, cfg *config.Config, log *Log) (fw firewal
 		ForwardAppend:   cfg.IPTables.ForwardRulesAppend,
 		ForwardChain:    cfg.IPTables.ForwardChain,
 		PreroutingChain: cfg.IPTables.PreroutingChain,
+		IPv6:            cfg.IPv6,
 	}
 	fw, reason, err := chooseFirewall(ctx, cfg, opts, log)
 	if err != nil {

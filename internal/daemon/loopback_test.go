@@ -68,6 +68,7 @@ func (u *playedDevices) Neighbors() ([]wan.Neighbor, error) {
 func (u *playedDevices) Resolve(netip.Addr) error { return nil }
 
 func (u *playedDevices) RouteDevice(netip.Addr) (string, error) { return "wan0", nil }
+func (u *playedDevices) SameHost(a, b netip.Addr) bool          { return false }
 
 func (u *playedDevices) Run(ctx context.Context, changed func(wan.State)) error {
 	for {

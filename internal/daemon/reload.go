@@ -108,7 +108,7 @@ func (d *daemon) replaceFiles(next *config.Config) {
 }
 
 func sameFirewall(a, b *config.Config) bool {
-	return a.Firewall == b.Firewall && a.IPTables == b.IPTables && a.ExtIf == b.ExtIf
+	return a.Firewall == b.Firewall && a.IPTables == b.IPTables && a.ExtIf == b.ExtIf && a.IPv6 == b.IPv6
 }
 
 // sameServices reports whether two configurations differ at most in what

@@ -81,6 +81,8 @@ type listed struct {
 	Enabled      bool    `json:"enabled"`
 	Packets      *int    `json:"packets"`
 	Description  string  `json:"description"`
+	RemotePort   *uint16 `json:"remote_port"`
+	UniqueID     *uint16 `json:"unique_id"`
 }
 
 func parseList(t testing.TB, text []byte) []listed {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/linux-igd/upnpd/internal/config"
+	"github.com/linux-igd/upnpd/internal/gena"
 	"github.com/linux-igd/upnpd/internal/igd"
 	"github.com/linux-igd/upnpd/internal/portmap"
 	"github.com/linux-igd/upnpd/internal/ssdp"
@@ -20,10 +21,11 @@ import (
 type generation struct {
 	*daemon
 	devices follower
-	gateway *igd.Server
+	faces   []*igd.Server // what control points see, the announced one first
+	events  *gena.Publisher
 	ssdp    ssdp.Config
 	network portmap.Network // as last told to the table
-	lans    map[string]*lanServer
+	lans    map[segment]*lanServer
 	told    bool // that the LANs of now are announced
 	retry   *time.Timer
 	said    chan announcement
@@ -35,7 +37,13 @@ type generation struct {
 func (d *daemon) serve(ctx context.Context, devices follower) (*successor, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	g := d.newGeneration(devices)
+	d.now.Store(g)
 	defer d.watchClients(devices)()
+	published := make(chan struct{})
+	go func() {
+		defer close(published)
+		g.events.Run(ctx)
+	}()
 	states := make(chan wan.State, 1)
 	failed := make(chan error, 1)
 	go func() {
@@ -52,6 +60,7 @@ func (d *daemon) serve(ctx context.Context, devices follower) (*successor, error
 		g.stopLANs()
 		g.retry.Stop()
 		<-failed
+		<-published
 	}()
 
 	if err := g.reconcile(ctx, devices.State()); err != nil && !d.served {
@@ -70,7 +79,7 @@ func (d *daemon) serve(ctx context.Context, devices follower) (*successor, error
 			g.lost(lan)
 		case a := <-g.said:
 			if a.err != nil && !d.served {
-				return nil, fmt.Errorf("announce on %s: %w", a.lan.name, a.err)
+				return nil, fmt.Errorf("announce on %v: %w", a.lan.segment, a.err)
 			}
 			a.lan.announced = a.err == nil
 			g.checkReady()
@@ -107,31 +116,52 @@ func (d *daemon) newGeneration(devices follower) *generation {
 	if model == "" {
 		model = d.Version
 	}
-	gateway := igd.New(igd.Config{
-		UUID: rootUUID(cfg, state), FriendlyName: cfg.FriendlyName, Serial: cfg.Serial,
-		ModelNumber: model, PresentationURL: page(cfg), DescriptionName: cfg.DescriptionName,
-		ExternalIP: cfg.ExtIP, UpstreamBitrate: cfg.UpstreamBitrate, DownstreamBitrate: cfg.DownstreamBitrate,
-	}, d.table, devices, portmap.BootTime)
-
-	root := ssdp.Device{Path: gateway.DescriptionPath(), ConfigID: gateway.ConfigID(), Announce: true}
-	for _, row := range gateway.Advertised() {
-		root.Targets = append(root.Targets, ssdp.Target(row))
-	}
 	retry := time.NewTimer(time.Hour)
 	retry.Stop()
-	return &generation{
-		daemon: d, devices: devices, gateway: gateway,
+	g := &generation{
+		daemon: d, devices: devices, events: gena.New(gena.Config{Logf: d.Log.Infof}),
 		ssdp: ssdp.Config{
-			Devices: []ssdp.Device{root}, Server: d.product(),
-			BootID: d.nextBootID(),
+			Server: d.product(), BootID: d.nextBootID(),
 			MaxAge: max(2*cfg.NotifyInterval, 1800*time.Second), Refresh: cfg.NotifyInterval,
 			Logf: d.Log.Infof,
 		},
-		lans:  map[string]*lanServer{},
+		lans:  map[segment]*lanServer{},
 		retry: retry,
 		said:  make(chan announcement),
 		ended: make(chan *lanServer),
 	}
+	for _, version := range versions(cfg.IGD) {
+		g.addFace(igd.Config{
+			Version: version, Events: g.events, IPv6: cfg.IPv6,
+			UUID: rootUUID(cfg, state), FriendlyName: cfg.FriendlyName, Serial: cfg.Serial,
+			ModelNumber: model, PresentationURL: page(cfg), DescriptionName: cfg.DescriptionName,
+			ExternalIP: cfg.ExtIP, UpstreamBitrate: cfg.UpstreamBitrate, DownstreamBitrate: cfg.DownstreamBitrate,
+		})
+	}
+	return g
+}
+
+// versions are those of the faces, the announced one first (DESIGN.md, "Two
+// faces").
+func versions(i config.IGD) []int {
+	switch i {
+	case config.IGD1:
+		return []int{1}
+	case config.IGD2:
+		return []int{2}
+	}
+	return []int{1, 2}
+}
+
+// addFace makes a device tree that control points see. The first is announced.
+func (g *generation) addFace(cfg igd.Config) {
+	face := igd.New(cfg, g.table, g.devices, portmap.BootTime)
+	root := ssdp.Device{Path: face.DescriptionPath(), ConfigID: face.ConfigID(), Announce: len(g.faces) == 0}
+	for _, row := range face.Advertised() {
+		root.Targets = append(root.Targets, ssdp.Target(row))
+	}
+	g.faces = append(g.faces, face)
+	g.ssdp.Devices = append(g.ssdp.Devices, root)
 }
 
 // page is the router's own web page, as igd wants it named.
@@ -145,17 +175,21 @@ func page(cfg *config.Config) string {
 // reconcile makes the table and the LAN servers follow the devices. What fails
 // is tried again; the error is for who starts the daemon.
 func (g *generation) reconcile(ctx context.Context, s wan.State) error {
-	n := network(s)
+	n := network(s, g.cfg.IPv6)
 	g.warnExternal(g.network.External, n.External)
 	g.network = n
 	errs := []error{g.table.SetNetwork(n)}
+	g.events.Changed()
 	if g.cfg.UPnP {
 		if g.moved(s) {
 			g.stopLANs()
 			g.ssdp.BootID = g.nextBootID() // SSDP-15, and SSDP-11: the same on all LANs
 		}
 		for _, lan := range s.LANs {
-			errs = append(errs, g.reconcileLAN(ctx, lan))
+			errs = append(errs, g.reconcileLAN(ctx, lan, false))
+			if g.cfg.IPv6 {
+				errs = append(errs, g.reconcileLAN(ctx, lan, true))
+			}
 		}
 	}
 	err := errors.Join(errs...)
@@ -168,52 +202,53 @@ func (g *generation) reconcile(ctx context.Context, s wan.State) error {
 // moved reports whether a LAN that is served has another address now.
 func (g *generation) moved(s wan.State) bool {
 	for _, lan := range s.LANs {
-		running := g.lans[lan.Name]
-		if running != nil && lan.Addr().IsValid() && lan.Addr() != running.place.addr {
-			return true
+		for seg, running := range g.lans {
+			if seg.name == lan.Name && running.place.moved(placeOf(lan, seg.ipv6)) {
+				return true
+			}
 		}
 	}
 	return false
 }
 
-func (g *generation) reconcileLAN(ctx context.Context, lan wan.LAN) error {
-	want := place{lan.Index, lan.Addr()}
-	running := g.lans[lan.Name]
+func (g *generation) reconcileLAN(ctx context.Context, lan wan.LAN, ipv6 bool) error {
+	seg, want := segment{lan.Name, ipv6}, placeOf(lan, ipv6)
+	running := g.lans[seg]
 	if running != nil {
 		if running.place == want && lan.Up {
 			return nil
 		}
-		delete(g.lans, lan.Name)
+		delete(g.lans, seg)
 		running.stop()
 	}
 	if lan.Index == 0 || !lan.Up || !want.addr.IsValid() {
-		if running != nil || !g.told {
+		if !ipv6 && (running != nil || !g.told) {
 			g.Log.Infof("%s is not up with an IPv4 address; waiting", lan.Name)
 		}
 		return nil
 	}
-	server, err := g.startLAN(ctx, lan)
+	server, err := g.startLAN(ctx, seg, want)
 	if err != nil {
 		if g.served {
-			g.tryAgain(lan.Name, err)
+			g.tryAgain(seg, err)
 		}
-		return fmt.Errorf("serve %s: %w", lan.Name, err)
+		return fmt.Errorf("serve %v: %w", seg, err)
 	}
-	g.lans[lan.Name] = server
+	g.lans[seg] = server
 	g.told = false
 	return nil
 }
 
-func (g *generation) tryAgain(lan string, err error) {
-	g.Log.Errorf("serve %s: %v; next try in %v", lan, err, g.sys.lanRetry)
+func (g *generation) tryAgain(lan segment, err error) {
+	g.Log.Errorf("serve %v: %v; next try in %v", lan, err, g.sys.lanRetry)
 	g.retry.Reset(g.sys.lanRetry)
 }
 
 // lost is told that a LAN's server ended by itself.
 func (g *generation) lost(lan *lanServer) {
-	if g.lans[lan.name] == lan {
-		delete(g.lans, lan.name)
-		g.tryAgain(lan.name, lan.err)
+	if g.lans[lan.segment] == lan {
+		delete(g.lans, lan.segment)
+		g.tryAgain(lan.segment, lan.err)
 	}
 }
 
@@ -252,8 +287,8 @@ func (g *generation) stopLANs() {
 	for _, lan := range g.lans {
 		lan.cancel()
 	}
-	for name, lan := range g.lans {
+	for seg, lan := range g.lans {
 		lan.stop()
-		delete(g.lans, name)
+		delete(g.lans, seg)
 	}
 }
