@@ -89,7 +89,7 @@ func newCrashClient(host int, first uint16, cp *controlPoint, rng *rand.Rand) *c
 // odd are descriptions that try to be something else, and what is kept of them.
 var odd = []struct{ sent, kept string }{
 	{"a game", "a game"}, {"", ""}, {" ", " "}, {"-", "-"}, {"two\nlines\r\n", "twolines"}, {"tab\there", "tabhere"},
-	{"x\n00000000 TCP 22 - 192.168.77.10 22 on UPnP 192.168.77.10 - 99999999 9999 - forged", "x00000000 TCP 22 - 192.168.77.10 22 on UPnP 192.168.77.10 - 99999999 9999 - forged"},
+	{"x\n00000000 TCP 22 - 0 192.168.77.10 22 on UPnP 192.168.77.10 - 0 99999999 9999 - forged", "x00000000 TCP 22 - 0 192.168.77.10 22 on UPnP 192.168.77.10 - 0 99999999 9999 - forged"},
 	{`"quoted" <&> 'too' \n %s`, `"quoted" <&> 'too' \n %s`}, {"ä ☃ \U0001F600 \u202e", "ä ☃ \U0001F600 \u202e"},
 	{strings.Repeat("long ", 60), strings.Repeat("long ", 60)[:portmap.MaxDescription]}, {" blanks at both ends  ", " blanks at both ends  "},
 }

@@ -38,12 +38,15 @@ func (t *Table) restorable(m *Mapping, now time.Duration) error {
 	} else if old != nil {
 		return errTwice
 	}
+	if err := t.quota(m.Client); err != nil {
+		return err
+	}
 	if !m.Pinhole.IsValid() {
 		m.ID = 0
 	} else if m.ID == 0 || t.ids[m.ID] != nil {
 		m.ID = t.idFor(nil)
 	}
-	return t.quota(m.Client)
+	return nil
 }
 
 // Revoke ends the mappings that which picks, by the word of the administrator or

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -59,14 +60,25 @@ func TestRestoreOdd(t *testing.T) {
 	}
 	var text []byte
 	for _, l := range []string{
-		"upnpd leases 1, boot boot-1",
-		"TCP 2001 - 192.168.1.2 80 on PCP 192.168.1.2 00112233445566778899aabbccddeeff00112233 2000000 900 x long nonce",
-		"TCP 2002 ::ffff:1.2.3.4 192.168.1.2 2002 on UPnP 192.168.1.2 - 2000000 900 x mapped remote host",
-		"TCP 2003 fe80::1 192.168.1.2 2003 on UPnP 192.168.1.2 - 2000000 900 x IPv6",
-		"TCP 2004 0.0.0.0 192.168.1.2 2004 on UPnP 192.168.1.2 - 2000000 900 x nobody",
-		"TCP 2005 - - 2005 on UPnP - - 2000000 900 x no client",
-		"TCP 2006 - ::ffff:192.168.1.2 2006 on UPnP ::ffff:192.168.1.2 - 2000000 900 x mapped client",
-		"TCP 2007 - 192.168.1.2 2007 on UPnP 192.168.1.2 - 2000000 900 x good",
+		"upnpd leases 2, boot boot-1",
+		"TCP 2001 - 0 192.168.1.2 80 on PCP 192.168.1.2 00112233445566778899aabbccddeeff00112233 0 2000000 900 x long nonce",
+		"TCP 2002 ::ffff:1.2.3.4 0 192.168.1.2 2002 on UPnP 192.168.1.2 - 0 2000000 900 x mapped remote host",
+		"TCP 2003 2001:db8:9::1 0 192.168.1.2 2003 on UPnP 192.168.1.2 - 0 2000000 900 x IPv6",
+		"TCP 2004 0.0.0.0 0 192.168.1.2 2004 on UPnP 192.168.1.2 - 0 2000000 900 x nobody",
+		"TCP 2005 - 0 - 2005 on UPnP - - 0 2000000 900 x no client",
+		"TCP 2006 - 0 ::ffff:192.168.1.2 2006 on UPnP ::ffff:192.168.1.2 - 5 2000000 900 x mapped client",
+		"TCP 2007 - 0 192.168.1.2 2007 on UPnP 192.168.1.2 - 9 2000000 900 x good",
+		"TCP 2008 - 5 192.168.1.2 2008 on UPnP 192.168.1.2 - 0 2000000 900 x remote port of a mapping",
+		"TCP 2009 - 0 fe80::2 2009 on UPnP fe80::2 - 6 2000000 900 x link-local",
+		"TCP 2010 - 0 2001:db8:1::2 2011 on UPnP 2001:db8:1::2 - 7 2000000 900 x other port",
+		"TCP 2012 11.0.0.9 0 2001:db8:1::2 2012 on UPnP 2001:db8:1::2 - 8 2000000 900 x pinhole for IPv4",
+		"TCP 2013 - 0 2001:db8:1::2 2013 on UPnP 2001:db8:1::3 - 8 2000000 900 x pinhole by another",
+		"TCP 2014 - 0 2001:db8:1::2%br-lan 2014 on UPnP 2001:db8:1::2%br-lan - 8 2000000 900 x zone",
+		"TCP 2015 - 0 2001:db8:1::2 2015 on UPnP 2001:db8:1::2 - 65536 2000000 900 x large ID",
+		"TCP 2016 - 70000 2001:db8:1::2 2016 on UPnP 2001:db8:1::2 - 8 2000000 900 x large port",
+		"TCP 2017 - 0 2001:db8:1::2 2017 on UPnP 2001:db8:1::2 - 9 2000000 900 x good",
+		"UDP 2017 2001:db8:9::1 4000 2001:db8:1::2 2017 on UPnP 2001:db8:1::2 - 9 2000000 900 x good, but for its ID",
+		"UDP 2018 - 0 2001:db8:1::2 2018 on UPnP 2001:db8:1::2 - 0 2000000 900 x without an ID",
 	} {
 		text = fmt.Appendf(text, "%08x %s\n", crc32.ChecksumIEEE([]byte(l)), l)
 	}
@@ -74,13 +86,30 @@ func TestRestoreOdd(t *testing.T) {
 		t.Fatal(err)
 	}
 	all, bad, err := f.Read(1000)
-	if err != nil || len(bad) != 1 {
+	if err != nil || len(bad) != 3 { // the nonce and two numbers
 		t.Errorf("bad lines: %v, %v", bad, err)
 	}
 	w := newWorld(t, nil)
 	w.Restore(all)
 	got := w.List()
-	if len(got) != 1 || got[0].Key != (portmap.Key{Protocol: portmap.TCP, ExternalPort: 2007, RemoteHost: netip.Addr{}}) {
-		t.Errorf("restored: %v", got)
+	host := netip.MustParseAddr("2001:db8:1::2")
+	want := []portmap.Key{
+		{Protocol: portmap.TCP, ExternalPort: 2007},
+		{Protocol: portmap.TCP, ExternalPort: 2017, Pinhole: host},
+		{Protocol: portmap.UDP, ExternalPort: 2017, Pinhole: host, RemoteHost: netip.MustParseAddr("2001:db8:9::1"), RemotePort: 4000},
+		{Protocol: portmap.UDP, ExternalPort: 2018, Pinhole: host},
 	}
+	var keys []portmap.Key
+	for _, m := range got {
+		keys = append(keys, m.Key)
+	}
+	if !slices.Equal(keys, want) {
+		t.Fatalf("restored: %v", got)
+	}
+	a, b, c := got[1].ID, got[2].ID, got[3].ID
+	if got[0].ID != 0 || a != 9 || b == 9 || b == 0 || c == 0 || b == c { // PIN-8
+		t.Errorf("IDs %d of a mapping, %d, %d and %d", got[0].ID, a, b, c)
+	}
+	w.Sync()
+	w.checkKernel()
 }

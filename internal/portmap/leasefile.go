@@ -19,9 +19,10 @@ import (
 
 // LeaseFile keeps mappings for the next run, one line each:
 //
-//	CHECK PROTO PORT REMOTE CLIENT PORT STATE ORIGIN OWNER NONCE DEADLINE LEFT EXPIRY DESCRIPTION
+//	CHECK PROTO PORT REMOTE PORT CLIENT PORT STATE ORIGIN OWNER NONCE ID DEADLINE LEFT EXPIRY DESCRIPTION
 //
-// with "-" for nothing. CHECK is the CRC-32 of what follows it: a damaged line
+// with "-" for nothing, and 0 for a remote port or an ID that is none. A CLIENT of
+// IPv6 has a pinhole, any other a port mapping. CHECK is the CRC-32 of what follows it: a damaged line
 // must not open another port. DEADLINE is in milliseconds on the boot clock of
 // the boot that the first line names, LEFT in seconds, for another boot. EXPIRY
 // is for people: no lease depends on the wall clock. The description is last and
@@ -33,7 +34,8 @@ type LeaseFile struct {
 }
 
 const (
-	leaseHead  = "upnpd leases 1, boot "
+	leaseFile  = "upnpd leases "
+	leaseHead  = leaseFile + "2, boot "
 	leaseState = "on"
 	// Bounds of what is read, and of the faults that are told one by one.
 	leaseLine   = 1024
@@ -80,6 +82,10 @@ func (f *LeaseFile) Read(most int) (all []Mapping, bad []error, err error) {
 			if boot, ok := strings.CutPrefix(head, leaseHead); ok {
 				sameBoot = boot == f.BootID && boot != ""
 				continue
+			}
+			if other, ok := strings.CutPrefix(head, leaseFile); ok {
+				format, _, _ := strings.Cut(other, ",")
+				return nil, append(bad, fmt.Errorf("%s: this is format %q of the file, not 2: none of it is read", f.Path, format)), nil
 			}
 		}
 		var m Mapping
@@ -183,8 +189,11 @@ func (f *LeaseFile) parse(line string, sameBoot bool) (m Mapping, err error) {
 	if m.Protocol, ok = ParseProtocol(in.next()); !ok {
 		in.fail("no protocol")
 	}
-	m.ExternalPort, m.RemoteHost = uint16(in.number(16)), in.addr()
+	m.ExternalPort, m.RemoteHost, m.RemotePort = uint16(in.number(16)), in.addr(), uint16(in.number(16))
 	m.Client, m.InternalPort = in.addr(), uint16(in.number(16))
+	if m.Client.Is6() {
+		m.Pinhole = m.Client
+	}
 	m.Enabled = in.next() == leaseState
 	m.Origin, m.Owner = originOf(in.next()), in.addr()
 	if nonce := in.next(); nonce != "-" {
@@ -194,6 +203,7 @@ func (f *LeaseFile) parse(line string, sameBoot bool) (m Mapping, err error) {
 		}
 		copy(m.Nonce[:], b)
 	}
+	m.ID = uint16(in.number(16))
 	deadline, left := in.number(53), in.number(32)
 	in.next() // EXPIRY
 	m.Description = in.rest
@@ -254,8 +264,8 @@ func format(m *Mapping, now time.Duration, wall time.Time) string {
 		nonce = hex.EncodeToString(m.Nonce[:])
 	}
 	left := max(m.Deadline-now, 0)
-	return fmt.Sprintf("%v %d %s %v %d %s %v %s %s %d %d %s %s", m.Protocol, m.ExternalPort, addrOrNone(m.RemoteHost),
-		m.Client, m.InternalPort, state, m.Origin, addrOrNone(m.Owner), nonce,
+	return fmt.Sprintf("%v %d %s %d %v %d %s %v %s %s %d %d %d %s %s", m.Protocol, m.ExternalPort, addrOrNone(m.RemoteHost), m.RemotePort,
+		m.Client, m.InternalPort, state, m.Origin, addrOrNone(m.Owner), nonce, m.ID,
 		m.Deadline/time.Millisecond, (left+time.Second-1)/time.Second, wall.Add(left).Format(time.RFC3339), m.Description)
 }
 

@@ -32,8 +32,8 @@ func hostile() []portmap.Mapping {
 	var all []portmap.Mapping
 	for i, description := range []string{
 		"web server", "", " ", "  two  blanks  ", "ends with a blank ", "-", "äöü ☃ \U0001F600",
-		"00000000 TCP 22 - 192.168.1.2 22 on UPnP 192.168.1.2 - 99999999 9999 - forged",
-		"upnpd leases 1, boot boot-1", `"quoted" \n \x00 %d %s`, strings.Repeat("x", portmap.MaxDescription),
+		"00000000 TCP 22 - 0 192.168.1.2 22 on UPnP 192.168.1.2 - 0 99999999 9999 - forged",
+		"upnpd leases 2, boot boot-1", `"quoted" \n \x00 %d %s`, strings.Repeat("x", portmap.MaxDescription),
 		strings.Repeat("ß", portmap.MaxDescription/2), "\u2028 \u202e", "#",
 	} {
 		m := ask(ann, uint16(2000+i)).Mapping
@@ -48,6 +48,14 @@ func hostile() []portmap.Mapping {
 		if i%3 == 2 {
 			m.Protocol = portmap.UDP
 			m.Owner = netip.MustParseAddr("fd00::1")
+		}
+		all = append(all, m)
+	}
+	for i, description := range []string{"pinhole", "", "00000000 TCP 22 - 0 2001:db8:1::2 22 on UPnP - - 1 9999 9999 - x"} {
+		m := pin(ann6, uint16(3000+i)).Mapping
+		m.Description, m.ID, m.Deadline = description, uint16(65535-i), 2000*time.Second+time.Duration(14+i)*time.Millisecond
+		if i > 0 {
+			m.RemoteHost, m.RemotePort, m.Protocol = peer6, uint16(i), portmap.UDP
 		}
 		all = append(all, m)
 	}
@@ -106,12 +114,12 @@ func TestWallClock(t *testing.T) {
 		for _, expiry := range []string{"1970-01-01T00:00:00Z", "2199-12-31T23:59:59Z", "-"} {
 			var changed strings.Builder
 			for i, line := range lines {
-				words := strings.SplitN(line, " ", 14)
+				words := strings.SplitN(line, " ", 16)
 				if i > 0 {
-					if _, err := time.Parse(time.RFC3339, words[12]); err != nil {
-						t.Fatalf("column 13 of %q: %v", line, err)
+					if _, err := time.Parse(time.RFC3339, words[14]); err != nil {
+						t.Fatalf("column 15 of %q: %v", line, err)
 					}
-					words[12] = expiry
+					words[14] = expiry
 				}
 				text := strings.Join(words[1:], " ")
 				fmt.Fprintf(&changed, "%08x %s\n", crc32.ChecksumIEEE([]byte(text)), text)
@@ -134,7 +142,7 @@ func TestWallClock(t *testing.T) {
 // mapping is read that was not written, the other lines are kept, and the damage
 // is reported.
 func TestLeaseFileDamage(t *testing.T) {
-	f, want := leaseFile(t), hostile()[5:9]
+	f, want := leaseFile(t), append(hostile()[5:9], hostile()[15:17]...)
 	if err := f.Write(want); err != nil {
 		t.Fatal(err)
 	}

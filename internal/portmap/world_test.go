@@ -20,9 +20,17 @@ var (
 	peer2 = netip.MustParseAddr("11.0.0.102")
 	peer3 = netip.MustParseAddr("11.0.0.103")
 
+	// Ann's host has a second address of the same prefix, and one of the site.
+	ann6  = netip.MustParseAddr("2001:db8:1::10")
+	anna6 = netip.MustParseAddr("2001:db8:1::f00:10")
+	annl6 = netip.MustParseAddr("fd00:1::10")
+	bob6  = netip.MustParseAddr("2001:db8:1::11")
+	peer6 = netip.MustParseAddr("2001:db8:9::101")
+
 	home = portmap.Network{
 		External: netip.MustParseAddr("11.0.0.2"),
-		LANs:     []netip.Prefix{netip.MustParsePrefix("192.168.1.1/24"), netip.MustParsePrefix("10.9.0.1/16")},
+		LANs: []netip.Prefix{netip.MustParsePrefix("192.168.1.1/24"), netip.MustParsePrefix("10.9.0.1/16"),
+			netip.MustParsePrefix("2001:db8:1::1/64"), netip.MustParsePrefix("fd00:1::1/64")},
 	}
 )
 
@@ -71,6 +79,19 @@ func ask(client netip.Addr, port uint16) portmap.Request {
 	}
 }
 
+// pin is client's wish for a pinhole to its TCP port, for an hour.
+func pin(client netip.Addr, port uint16) portmap.Request {
+	req := ask(client, port)
+	req.Pinhole = client
+	return req
+}
+
+// annAlone is a neighbour table in which all of Ann's addresses are one host's.
+func annAlone(a, b netip.Addr) bool {
+	all := []netip.Addr{ann, ann6, anna6, annl6}
+	return slices.Contains(all, a) && slices.Contains(all, b)
+}
+
 func (w *world) mustMap(req portmap.Request) portmap.Mapping {
 	w.t.Helper()
 	m, err := w.Map(req)
@@ -92,7 +113,11 @@ func (w *world) refused(req portmap.Request, want error) {
 	if m != (portmap.Mapping{}) || !slices.Equal(w.List(), before) {
 		w.t.Errorf("map %v: refused, but gave %+v and left %v", req.Mapping, m, w.List())
 	}
-	if want := fmt.Sprintf("refused %v: map ", req.From); len(w.log) != lines+1 || !strings.HasPrefix(w.log[lines], want) {
+	what := "map"
+	if req.Pinhole.IsValid() {
+		what = "open pinhole"
+	}
+	if want := fmt.Sprintf("refused %v: %s ", req.From, what); len(w.log) != lines+1 || !strings.HasPrefix(w.log[lines], want) {
 		w.t.Errorf("log %q, want one line that begins %q", w.log[lines:], want)
 	}
 	w.checkKernel()
