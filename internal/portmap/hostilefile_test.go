@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -112,4 +113,40 @@ func TestRestoreOdd(t *testing.T) {
 	}
 	w.Sync()
 	w.checkKernel()
+}
+
+// TestLeaseFileOtherFormat: nothing is guessed from a file of another format, and
+// one line says so.
+func TestLeaseFileOtherFormat(t *testing.T) {
+	f := leaseFile(t)
+	lines := func(head string) (text []byte) {
+		for _, l := range []string{head,
+			"TCP 2000 - 192.168.1.2 80 on UPnP 192.168.1.2 - 2000000 900 x format 1",
+			"TCP 2001 - 0 192.168.1.2 80 on UPnP 192.168.1.2 - 0 2000000 900 x format 2"} {
+			text = fmt.Appendf(text, "%08x %s\n", crc32.ChecksumIEEE([]byte(l)), l)
+		}
+		return text
+	}
+	if err := os.MkdirAll(filepath.Dir(f.Path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for head, format := range map[string]string{
+		"upnpd leases 1, boot boot-1": `"1"`, "upnpd leases 3, boot boot-1": `"3"`, "upnpd leases 21, boot boot-1": `"21"`, "upnpd leases ": `""`,
+	} {
+		if err := os.WriteFile(f.Path, lines(head), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		all, bad, err := f.Read(1000)
+		if all != nil || err != nil || len(bad) != 1 || !strings.Contains(bad[0].Error(), "this is format "+format+" ") {
+			t.Errorf("%q: %v, %v, %v", head, all, bad, err)
+		}
+	}
+	// Without its first line, a line of format 1 is damaged.
+	_, rest, _ := strings.Cut(string(lines("")), "\n")
+	if err := os.WriteFile(f.Path, []byte(rest), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if all, bad, err := f.Read(1000); err != nil || len(bad) != 1 || len(all) != 1 || all[0].ExternalPort != 2001 {
+		t.Errorf("without the first line: %v, %v, %v", all, bad, err)
+	}
 }

@@ -319,7 +319,10 @@ func TestClientsDoNotSetThePace(t *testing.T) {
 // TestConcurrent: all methods at once, for the race detector and the strict
 // kernel, which stands no two calls at a time.
 func TestConcurrent(t *testing.T) {
-	live(t, func(c *portmap.Config) { c.Logf = func(string, ...any) {} }, func(t *testing.T, w *world) {
+	live(t, func(c *portmap.Config) {
+		c.Logf = func(string, ...any) {}
+		c.SameHost = func(a, b netip.Addr) bool { return a.AsSlice()[15] == b.AsSlice()[3] }
+	}, func(t *testing.T, w *world) {
 		done := make(chan struct{})
 		const workers = 8
 		for i := range workers {
@@ -333,6 +336,18 @@ func TestConcurrent(t *testing.T) {
 						w.Lookup(m.Key)
 						w.Remaining(m)
 					}
+					host := netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 5: 1, 15: byte(10 + i)})
+					hole := pin(host, uint16(8080+n%3))
+					hole.From, hole.Lease = client, req.Lease
+					if m, err := w.Map(hole); err == nil {
+						w.UpdatePinhole(m.ID, 2*time.Second, client)
+						w.Pinhole(m.ID, host)
+						w.DeletePinhole(m.ID+uint16(n%2), client)
+					} else {
+						t.Error(err)
+					}
+					w.MapAny(req)
+					w.UpdateID()
 					if n%3 == 0 {
 						w.Unmap(req.Key, client)
 					}
@@ -342,11 +357,17 @@ func TestConcurrent(t *testing.T) {
 					case 20:
 						w.SetNetwork(portmap.Network{External: peer1, LANs: home.LANs})
 						w.SetNetwork(home)
+					case 25:
+						w.SetNetwork(portmap.Network{External: peer1, LANs: home.LANs[:3]})
 					case 30:
 						w.Sync()
 					case 39:
 						time.Sleep(time.Second)
 					}
+					if n%7 == 0 {
+						w.UnmapRange(portmap.TCP, 5000, 5020, client)
+					}
+					w.AtOwn(n%5, client)
 					w.At(n)
 					w.Len()
 					w.List()

@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/linux-igd/upnpd/internal/portmap"
-	"github.com/linux-igd/upnpd/internal/portmap/portmaptest"
 )
 
 func leaseFile(t *testing.T) *portmap.LeaseFile {
@@ -382,24 +381,5 @@ func TestDecisions(t *testing.T) {
 	w.Flush()
 	if len(decisions) != 24 || changes != 4 { // the file has the new lease of a renewal, too
 		t.Errorf("%d changes, %+v", changes, decisions[20:])
-	}
-}
-
-// TestNothingBeforeTheNetwork: what an earlier run left in the kernel stays until
-// it is known where the router is, and then it is set right, even by nothing.
-func TestNothingBeforeTheNetwork(t *testing.T) {
-	w := &world{t: t, fw: portmaptest.New(t)}
-	w.Table = portmap.New(portmap.Config{Firewall: w.fw, Policy: policy(), Now: func() time.Duration { return 0 }, Logf: t.Logf})
-	w.Sync()
-	w.Flush()
-	if n := w.fw.Calls(); n != 0 {
-		t.Errorf("%d calls before the network is known", n)
-	}
-	if err := w.SetNetwork(portmap.Network{}); err != nil || w.fw.Syncs() != 1 {
-		t.Errorf("%d syncs with the first network, %v", w.fw.Syncs(), err)
-	}
-	w.SetNetwork(portmap.Network{})
-	if n := w.fw.Syncs(); n != 1 {
-		t.Errorf("%d syncs with the same one", n)
 	}
 }

@@ -18,8 +18,10 @@ import (
 // model is the table as simply as it can be said: a list, searched each time.
 type model struct {
 	list   []portmap.Mapping
+	lans   []netip.Prefix
 	policy portmap.Policy
 	used   map[uint16]bool
+	update uint32
 }
 
 // request says what must come of a request that the kernel does not refuse.
@@ -32,12 +34,14 @@ func (m *model) request(req portmap.Request) error {
 		same = same || o.Key == req.Key
 	}
 	conflict := slices.ContainsFunc(m.list, func(o portmap.Mapping) bool {
-		return o.Protocol == req.Protocol && o.ExternalPort == req.ExternalPort && o.Client != req.Client
+		return o.Protocol == req.Protocol && o.ExternalPort == req.ExternalPort && o.Client != req.Client && !isPinhole(o) && !isPinhole(req.Mapping)
 	})
 	switch {
-	case !slices.ContainsFunc(home.LANs, func(p netip.Prefix) bool { return p.Contains(req.Client) }):
+	case !slices.ContainsFunc(m.lans, func(p netip.Prefix) bool { return p.Contains(req.Client) }):
 		return portmap.ErrNotLANHost
-	case m.policy.Secure && req.From != req.Client:
+	case isPinhole(req.Mapping) && req.ExternalPort < 1024 && req.From != req.Client:
+		return portmap.ErrDenied // whoever it is
+	case m.policy.Secure && req.From != req.Client && !(isPinhole(req.Mapping) && annAlone(req.From, req.Client)): // PIN-9
 		return portmap.ErrNotAuthorized
 	case req.ExternalPort < 1024 || req.InternalPort < 1024:
 		return portmap.ErrDenied
@@ -47,7 +51,7 @@ func (m *model) request(req portmap.Request) error {
 		return nil
 	case len(m.list) >= m.policy.MaxMappings || mine >= m.policy.MaxPerClient:
 		return portmap.ErrFull
-	case m.used[req.ExternalPort]:
+	case m.used[req.ExternalPort] && !isPinhole(req.Mapping):
 		return portmap.ErrInUse
 	}
 	return nil
@@ -64,7 +68,29 @@ func (m *model) put(p portmap.Mapping) {
 	m.list = append(m.list, p)
 }
 
-func (m *model) drop(ended func(portmap.Mapping) bool) { m.list = slices.DeleteFunc(m.list, ended) }
+// drop ends mappings. Those of IPv4 with one deadline end with one change.
+func (m *model) drop(ended func(portmap.Mapping) bool) {
+	moments := map[time.Duration]bool{}
+	m.list = slices.DeleteFunc(m.list, func(o portmap.Mapping) bool {
+		end := ended(o)
+		if end && !isPinhole(o) {
+			moments[o.Deadline] = true
+		}
+		return end
+	})
+	m.update += uint32(len(moments))
+}
+
+func isPinhole(m portmap.Mapping) bool { return m.Pinhole.IsValid() }
+
+// ofIPv4 gives what GetGenericPortMappingEntry counts.
+func (m *model) ofIPv4() []portmap.Mapping { return slices.DeleteFunc(slices.Clone(m.list), isPinhole) }
+
+// all gives the list as the table does: pinholes last.
+func (m *model) all() []portmap.Mapping {
+	pinned := slices.DeleteFunc(slices.Clone(m.list), func(o portmap.Mapping) bool { return !isPinhole(o) })
+	return append(m.ofIPv4(), pinned...)
+}
 
 // actor does random things to a table and its model.
 type actor struct {
@@ -97,6 +123,10 @@ func (a *actor) mapping() {
 	if a.r.IntN(10) == 0 {
 		req.From = a.client()
 	}
+	a.ask(req)
+}
+
+func (a *actor) ask(req portmap.Request) {
 	want := a.m.request(req)
 	if want == nil && a.broken {
 		want = portmap.ErrFirewall
@@ -116,6 +146,19 @@ func (a *actor) mapping() {
 		lease = a.m.policy.MaxLease
 	}
 	req.Deadline, req.Owner = a.now()+lease, req.From
+	if isPinhole(req.Mapping) {
+		if a.m.policy.Secure {
+			req.Owner = req.Client
+		}
+		req.ID = got.ID
+		for _, o := range a.m.list { // PIN-5, PIN-8
+			if got.ID == 0 || isPinhole(o) && (o.Key == got.Key) != (o.ID == got.ID) {
+				a.t.Fatalf("%+v beside %+v", got, o)
+			}
+		}
+	} else {
+		a.m.update++
+	}
 	if got != req.Mapping {
 		a.t.Fatalf("map gives %+v, want %+v", got, req.Mapping)
 	}
@@ -124,8 +167,8 @@ func (a *actor) mapping() {
 
 func (a *actor) unmapping() {
 	k, from := a.key(), a.client()
-	if len(a.m.list) > 0 && a.r.IntN(2) == 0 {
-		o := pick(a.r, a.m.list...)
+	if list := a.m.ofIPv4(); len(list) > 0 && a.r.IntN(2) == 0 {
+		o := pick(a.r, list...)
 		k, from = o.Key, pick(a.r, o.Client, from)
 	}
 	var want error
@@ -147,29 +190,39 @@ func (a *actor) unmapping() {
 	}
 	if want == nil {
 		a.m.list = slices.Delete(a.m.list, i, i+1)
+		a.m.update++
 	}
 }
 
 // step does one random thing.
 func (a *actor) step() {
 	switch n := a.r.IntN(100); {
-	case n < 55:
+	case n < 40:
 		a.mapping()
-	case n < 75:
+	case n < 55:
+		a.pinhole()
+	case n < 65:
 		a.unmapping()
+	case n < 72:
+		a.byID()
+	case n < 75:
+		a.unmappingRange()
 	case n < 90:
 		after(time.Duration(a.r.IntN(5000)) * time.Millisecond)
 	case n < 91:
 		after(time.Minute) // also long enough for the repair of the kernel
 	case n < 92:
 		a.w.Flush()
+		if len(a.m.ofIPv4()) > 0 {
+			a.m.update++
+		}
 		a.m.list = nil
 	case n < 93:
 		a.m.policy.Secure = !a.m.policy.Secure
 		a.m.policy.MaxLease = pick(a.r, time.Minute, time.Hour)
 		a.w.SetPolicy(a.m.policy)
 	case n < 94:
-		a.w.SetNetwork(portmap.Network{External: pick(a.r, home.External, peer1, peer2), LANs: home.LANs})
+		a.move()
 	case n < 95:
 		a.unsure = true
 		a.w.fw.Refuse(1 + a.r.IntN(3))
@@ -185,17 +238,21 @@ func (a *actor) step() {
 // compare holds table, model and, once it had time for repairs, the kernel
 // against each other.
 func (a *actor) compare(kernel bool) {
-	if got := a.w.List(); !slices.Equal(got, a.m.list) {
-		a.t.Fatalf("table\n%v\nmodel\n%v", got, a.m.list)
+	if got := a.w.List(); !slices.Equal(got, a.m.all()) {
+		a.t.Fatalf("table\n%v\nmodel\n%v", got, a.m.all())
 	}
-	for i, want := range a.m.list {
+	if got := a.w.UpdateID(); got != a.m.update {
+		a.t.Fatalf("SystemUpdateID %d, want %d", got, a.m.update)
+	}
+	list := a.m.ofIPv4()
+	for i, want := range list {
 		at, errAt := a.w.At(i)
 		found, errFound := a.w.Lookup(want.Key)
 		if errAt != nil || errFound != nil || at != want || found != want {
 			a.t.Fatalf("%d: at %+v %v, lookup %+v %v, want %+v", i, at, errAt, found, errFound, want)
 		}
 	}
-	if _, err := a.w.At(len(a.m.list)); !errors.Is(err, portmap.ErrNoEntry) || a.w.Len() != len(a.m.list) {
+	if _, err := a.w.At(len(list)); !errors.Is(err, portmap.ErrNoEntry) || a.w.Len() != len(list) {
 		a.t.Fatalf("%d mappings and more: %v", a.w.Len(), err)
 	}
 	if !kernel {
@@ -214,13 +271,13 @@ func TestModel(t *testing.T) {
 	for seed := range uint64(20) {
 		live(t, func(c *portmap.Config) {
 			c.Policy.MaxLease, c.Policy.MaxMappings, c.Policy.MaxPerClient = time.Hour, 15, 5
-			c.Logf = func(string, ...any) {}
+			c.Logf, c.SameHost = func(string, ...any) {}, annAlone
 		}, func(t *testing.T, w *world) {
 			w.used[1030], w.used[1031] = true, true
 			p := policy()
 			p.MaxLease, p.MaxMappings, p.MaxPerClient = time.Hour, 15, 5
 			start := time.Now()
-			a := &actor{t: t, w: w, m: &model{policy: p, used: w.used}, r: rand.New(rand.NewPCG(seed, 2)),
+			a := &actor{t: t, w: w, m: &model{policy: p, used: w.used, lans: home.LANs}, r: rand.New(rand.NewPCG(seed, 2)),
 				now: func() time.Duration { return 1000*time.Second + time.Since(start) }}
 			for range 40 {
 				// With failures only the table must be right ...
@@ -241,7 +298,7 @@ func TestModel(t *testing.T) {
 				repairs := w.fw.Repairs()
 				// Without failures the kernel follows step by step.
 				for range 20 {
-					pick(a.r, a.mapping, a.mapping, a.unmapping, func() { after(time.Second) })()
+					pick(a.r, a.mapping, a.mapping, a.unmapping, a.pinhole, a.pinhole, a.byID, a.unmappingRange, func() { after(time.Second) })()
 					a.m.drop(func(o portmap.Mapping) bool { return o.Deadline <= a.now() })
 					a.compare(true)
 				}

@@ -102,12 +102,13 @@ func (t *Table) idFor(old *entry) uint16 {
 }
 
 // vouch asks whether the request comes from another address of the host that it
-// is for (SPEC PIN-9), if nothing else speaks against it: the answer may take a
-// second, and packets to that host.
-func (t *Table) vouch(req *Request) {
+// is for (SPEC PIN-9). The answer may take a second, and packets to that host: if
+// something else speaks against the request, that is the error, and nobody is
+// asked.
+func (t *Table) vouch(req *Request) error {
 	req.vouched = false
 	if !req.Pinhole.IsValid() || req.Client == req.From || t.sameHost == nil {
-		return
+		return nil
 	}
 	same := *req
 	same.vouched = true
@@ -116,6 +117,7 @@ func (t *Table) vouch(req *Request) {
 	ask := err == nil && t.policy.Secure
 	t.mu.Unlock()
 	req.vouched = ask && t.sameHost(req.Client, req.From)
+	return err
 }
 
 // ownPinhole finds the pinhole on behalf of the host from, and leaves the table

@@ -106,10 +106,13 @@ func (t *Table) unlock() {
 // refusal leaves no trace. The same client asking again for the same Key replaces
 // its mapping (SPEC WIP-2, PIN-5).
 func (t *Table) Map(req Request) (Mapping, error) {
-	t.vouch(&req)
+	var m Mapping
+	by, err := "", t.vouch(&req)
 	t.mu.Lock()
 	defer t.unlock()
-	m, by, err := t.mapLocked(&req)
+	if err == nil {
+		m, by, err = t.mapLocked(&req)
+	}
 	return t.answer(&req, req.wish(), m, by, err)
 }
 

@@ -25,7 +25,7 @@ func (t *Table) MapAny(req Request) (Mapping, error) {
 	req.Pinhole, req.RemotePort, req.vouched = netip.Addr{}, 0, false
 	what := req.wish() + ", or any other port"
 	m, by, err := t.mapAnyLocked(&req)
-	return t.answer(&req, what, m, by, err)
+	return t.answer(&req, what, m, fmt.Sprintf("port %d; %s", m.ExternalPort, by), err)
 }
 
 func (t *Table) mapAnyLocked(req *Request) (m Mapping, by string, err error) {
