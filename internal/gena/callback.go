@@ -13,8 +13,7 @@ const (
 	maxCallbacks     = 4   // GENA-13
 )
 
-// errCallback is what no other fault of CALLBACK describes better.
-var errCallback = errors.New("CALLBACK is not <http://ADDRESS:PORT/PATH>")
+var errCallback = errors.New("CALLBACK is not <http://ADDRESS:PORT/PATH>, in at most 512 bytes and 4 URLs")
 
 // A callback is where a subscriber wants its events.
 type callback struct {
@@ -26,28 +25,22 @@ type callback struct {
 // itself, as host is known from its connection: a router that sends events to
 // others is a weapon (CallStranger; GENA-13). One bad URL spoils all.
 func parseCallback(s string, host netip.Addr) ([]callback, error) {
-	if len(s) > maxCallbackBytes {
-		return nil, fmt.Errorf("CALLBACK has %d bytes, at most %d may be", len(s), maxCallbackBytes)
-	}
 	var urls []callback
-	for s = strings.Trim(s, " \t"); s != ""; s = strings.TrimLeft(s, " \t") {
-		end := strings.IndexByte(s, '>')
-		if s[0] != '<' || end < 0 {
+	for rest := s; ; {
+		rest = strings.Trim(rest, " \t")
+		end := strings.IndexByte(rest, '>')
+		if end < 0 || rest[0] != '<' || len(s) > maxCallbackBytes || len(urls) == maxCallbacks {
 			return nil, errCallback
 		}
-		c, err := parseURL(s[1:end], host)
+		c, err := parseURL(rest[1:end], host)
 		if err != nil {
 			return nil, err
 		}
-		if urls = append(urls, c); len(urls) > maxCallbacks {
-			return nil, fmt.Errorf("CALLBACK has more than %d URLs", maxCallbacks)
+		urls = append(urls, c)
+		if rest = rest[end+1:]; rest == "" {
+			return urls, nil
 		}
-		s = s[end+1:]
 	}
-	if len(urls) == 0 {
-		return nil, errCallback
-	}
-	return urls, nil
 }
 
 // parseURL reads http://ADDRESS[:PORT][PATH][?QUERY]. There is no user before

@@ -217,11 +217,8 @@ func (p *Publisher) Handle(req *httpmsg.Request) *httpmsg.Response {
 		if t.path != req.Target {
 			continue
 		}
-		switch req.Method {
-		case "SUBSCRIBE":
+		if req.Method == "SUBSCRIBE" || req.Method == "UNSUBSCRIBE" {
 			return p.subscribe(t, req)
-		case "UNSUBSCRIBE":
-			return p.unsubscribe(t, req)
 		}
 		return httpmsg.NotAllowed(req.Method, "SUBSCRIBE, UNSUBSCRIBE")
 	}

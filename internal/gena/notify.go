@@ -7,10 +7,9 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
-
-	"github.com/linux-igd/upnpd/internal/httpmsg"
 )
 
 const (
@@ -42,7 +41,7 @@ func (p *Publisher) send(run context.Context, messages *sync.WaitGroup, s *subsc
 		s.stop = func() {} // GENA-6
 	}
 	s.next = time.Now().Add(pause)
-	body := appendBody(nil, news)
+	body := propertyset(news)
 	seq := s.seq
 	if s.seq++; s.seq == 0 {
 		s.seq = 1 // GENA-7
@@ -58,15 +57,14 @@ func (p *Publisher) send(run context.Context, messages *sync.WaitGroup, s *subsc
 
 // divide parts the values into those that are not among known, and the rest.
 func divide(values, known []Property) (news, rest []Property) {
-next:
 	for _, v := range values {
+		to := &news
 		for _, k := range known {
 			if v == k {
-				rest = append(rest, v)
-				continue next
+				to = &rest
 			}
 		}
-		news = append(news, v)
+		*to = append(*to, v)
 	}
 	return news, rest
 }
@@ -94,37 +92,33 @@ func (p *Publisher) ended(run context.Context, s *subscription, values []Propert
 
 // deliver sends one message to the first URL that lets us connect, and waits
 // for the answer (GENA-9).
-func (p *Publisher) deliver(ctx context.Context, s *subscription, seq uint32, body []byte) error {
-	var err error
+func (p *Publisher) deliver(ctx context.Context, s *subscription, seq uint32, body string) (err error) {
 	for _, url := range s.urls {
+		connect, cancel := context.WithTimeout(ctx, connectTimeout)
 		var c io.ReadWriteCloser
-		if c, err = p.dial(ctx, s, url); err != nil {
+		c, err = p.cfg.Dial(connect, s.dev, s.local, url.to)
+		cancel()
+		if err != nil {
 			continue
 		}
 		// Closing ends a read or a write that waits for the subscriber.
 		stop := context.AfterFunc(ctx, func() { _ = c.Close() })
-		err = exchange(c, appendNotify(nil, url, s.sid, seq, body))
+		err = exchange(c, notify(url, s.sid, seq, body))
 		if !stop() && err != nil {
 			err = ctx.Err()
 		}
 		_ = c.Close()
-		break
+		return err
 	}
 	return err
-}
-
-func (p *Publisher) dial(ctx context.Context, s *subscription, url callback) (io.ReadWriteCloser, error) {
-	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
-	defer cancel()
-	return p.cfg.Dial(ctx, s.dev, s.local, url.to)
 }
 
 // exchange writes the message and reads the status of the answer. The rest of
 // the header is read so that closing does not reset a subscriber who is still
 // writing it; what comes after it is not waited for, and no redirect is
 // followed (GENA-13).
-func exchange(c io.ReadWriter, message []byte) error {
-	if _, err := c.Write(message); err != nil {
+func exchange(c io.ReadWriter, message string) error {
+	if _, err := c.Write([]byte(message)); err != nil {
 		return err
 	}
 	answer := make([]byte, 0, maxAnswer)
@@ -157,52 +151,29 @@ func readStatus(answer []byte) (int, bool) {
 	return int(n), err == nil
 }
 
-// appendNotify appends a whole message (GENA-8).
-func appendNotify(dst []byte, url callback, sid string, seq uint32, body []byte) []byte {
-	dst = httpmsg.AppendMessage(dst, "NOTIFY "+url.target+" HTTP/1.1", httpmsg.Header{
-		{Name: "HOST", Value: url.to.String()},
-		{Name: "CONTENT-TYPE", Value: `text/xml; charset="utf-8"`},
-		{Name: "CONTENT-LENGTH", Value: strconv.Itoa(len(body))},
-		{Name: "NT", Value: "upnp:event"},
-		{Name: "NTS", Value: "upnp:propchange"},
-		{Name: "SID", Value: sid},
-		{Name: "SEQ", Value: strconv.FormatUint(uint64(seq), 10)},
-		{Name: "CONNECTION", Value: "close"},
-	})
-	return append(dst, body...)
+// notify returns a whole message (GENA-8). Nothing in it can end a line:
+// parseURL has looked at the target.
+func notify(url callback, sid string, seq uint32, body string) string {
+	return "NOTIFY " + url.target + " HTTP/1.1\r\nHOST: " + url.to.String() +
+		"\r\nCONTENT-TYPE: text/xml; charset=\"utf-8\"\r\nCONTENT-LENGTH: " + strconv.Itoa(len(body)) +
+		"\r\nNT: upnp:event\r\nNTS: upnp:propchange\r\nSID: " + sid +
+		"\r\nSEQ: " + strconv.FormatUint(uint64(seq), 10) + "\r\nCONNECTION: close\r\n\r\n" + body
 }
 
-// appendBody appends a propertyset.
-func appendBody(dst []byte, values []Property) []byte {
-	dst = append(dst, `<?xml version="1.0"?>`+"\r\n"+`<e:propertyset xmlns:e="urn:schemas-upnp-org:event-1-0">`...)
+// propertyset returns the body of a message.
+func propertyset(values []Property) string {
+	s := "<?xml version=\"1.0\"?>\r\n<e:propertyset xmlns:e=\"urn:schemas-upnp-org:event-1-0\">"
 	for _, v := range values {
-		dst = append(dst, "<e:property><"+v.Name+">"...)
-		dst = appendEscaped(dst, v.Value)
-		dst = append(dst, "</"+v.Name+"></e:property>"...)
+		s += "<e:property><" + v.Name + ">" + escape(v.Value) + "</" + v.Name + "></e:property>"
 	}
-	return append(dst, "</e:propertyset>\r\n"...)
+	return s + "</e:propertyset>\r\n"
 }
 
-// appendEscaped appends s so that it stands for itself in XML text. Values are
-// the daemon's own; control characters, which XML cannot carry, become blanks.
-func appendEscaped(dst []byte, s string) []byte {
-	for i := 0; i < len(s); i++ {
-		switch c := s[i]; {
-		case c == '&':
-			dst = append(dst, "&amp;"...)
-		case c == '<':
-			dst = append(dst, "&lt;"...)
-		case c == '>':
-			dst = append(dst, "&gt;"...)
-		case c == '"':
-			dst = append(dst, "&quot;"...)
-		case c == '\'':
-			dst = append(dst, "&apos;"...)
-		case c < ' ':
-			dst = append(dst, ' ')
-		default:
-			dst = append(dst, c)
-		}
+// escape makes s stand for itself in XML text. It is one of the daemon's own
+// values, so without control characters.
+func escape(s string) string {
+	for _, e := range []Property{{"&", "&amp;"}, {"<", "&lt;"}, {">", "&gt;"}, {`"`, "&quot;"}, {"'", "&apos;"}} {
+		s = strings.ReplaceAll(s, e.Name, e.Value)
 	}
-	return dst
+	return s
 }

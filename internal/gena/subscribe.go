@@ -1,8 +1,8 @@
 package gena
 
 import (
+	"errors"
 	"fmt"
-	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -15,39 +15,32 @@ import (
 // Bounds of a subscription's life, in seconds (GENA-2).
 const minTimeout, maxTimeout = 1800, 86400
 
-func refuse(status int) *httpmsg.Response { return &httpmsg.Response{Status: status} }
+var (
+	errNT   = errors.New("NT is not upnp:event")
+	errFull = errors.New("there are 64 already, or 16 of its own")
+)
 
-// subscribe begins or renews a subscription.
+// subscribe answers SUBSCRIBE and UNSUBSCRIBE.
 func (p *Publisher) subscribe(t *topic, req *httpmsg.Request) *httpmsg.Response {
-	sid, renewal, ok := readSID(req)
-	if !ok {
-		return refuse(400)
+	leave := req.Method == "UNSUBSCRIBE"
+	sid, isKnown := req.Header.Get("SID")
+	isKnown = isKnown || leave
+	nt, callback := req.Header.Count("NT"), req.Header.Count("CALLBACK")
+	if isKnown && nt+callback > 0 || nt > 1 || callback > 1 || req.Header.Count("SID") > 1 {
+		return &httpmsg.Response{Status: 400} // GENA-3, GENA-5
 	}
-	text, _ := req.Header.Get("TIMEOUT")
-	life := parseTimeout(text)
-	if renewal {
-		return p.renew(t, sid, life)
-	}
-	host := plain(req.Remote.Addr())
-	text, _ = req.Header.Get("CALLBACK")
-	urls, err := parseCallback(text, host)
-	if nt, _ := req.Header.Get("NT"); nt != "upnp:event" {
-		return refuse(412)
-	}
-	if err != nil {
-		p.logf(host, "events: refused a subscription of %v: %v", host, err)
-		return refuse(412)
+	timeout, _ := req.Header.Get("TIMEOUT")
+	life := parseTimeout(timeout)
+	if isKnown {
+		return p.known(t, sid, leave, life)
 	}
 	s := &subscription{
-		topic: t, host: host, dev: req.Device, local: plain(req.Local.Addr()), urls: urls,
+		topic: t, host: req.Remote.Addr().Unmap().WithZone(""), dev: req.Device, local: req.Local.Addr(),
 		expires: time.Now().Add(life), stale: true,
 	}
-	if s.sid, err = newSID(); err == nil {
-		err = p.add(s)
-	}
-	if err != nil {
-		p.logf(host, "events: refused a subscription of %v: %v", host, err)
-		return refuse(503)
+	if status, err := p.begin(s, req.Header); err != nil {
+		p.logf(s.host, "events: refused a subscription of %v: %v", s.host, err)
+		return &httpmsg.Response{Status: status}
 	}
 	resp := accepted(s.sid, life)
 	resp.Sent = func() { // before that the subscriber does not know the SID (GENA-6)
@@ -57,6 +50,22 @@ func (p *Publisher) subscribe(t *topic, req *httpmsg.Request) *httpmsg.Response 
 		p.look()
 	}
 	return resp
+}
+
+// begin makes s a subscription, or says with which status it is refused
+// (GENA-3).
+func (p *Publisher) begin(s *subscription, h httpmsg.Header) (status int, err error) {
+	if nt, _ := h.Get("NT"); nt != "upnp:event" {
+		return 412, errNT
+	}
+	text, _ := h.Get("CALLBACK")
+	if s.urls, err = parseCallback(text, s.host); err != nil {
+		return 412, err
+	}
+	if s.sid, err = newSID(); err == nil {
+		err = p.add(s)
+	}
+	return 503, err
 }
 
 // add puts s among the subscriptions, unless a limit forbids it (GENA-13).
@@ -71,70 +80,37 @@ func (p *Publisher) add(s *subscription) error {
 		}
 	}
 	if same >= maxPerHost || len(p.subs) >= maxSubscriptions {
-		return fmt.Errorf("there are %d, %d of them its own; at most %d and %d may be", len(p.subs), same, maxSubscriptions, maxPerHost)
+		return errFull
 	}
 	p.subs = append(p.subs, s)
 	return nil
 }
 
-// renew prolongs a subscription; its events go on as before (GENA-4).
-func (p *Publisher) renew(t *topic, sid string, life time.Duration) *httpmsg.Response {
+// known renews a subscription, whose events go on as before (GENA-4), or ends
+// it. Then a message under way is broken off, except the initial event (GENA-5,
+// GENA-6).
+func (p *Publisher) known(t *topic, sid string, leave bool, life time.Duration) *httpmsg.Response {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := p.find(t, sid)
-	if s == nil {
-		return refuse(412)
-	}
-	s.expires = time.Now().Add(life)
-	if s.failed > 0 { // it lives: what it missed need not wait for the next change
-		s.stale = true
-		p.look()
-	}
-	return accepted(sid, life)
-}
-
-// unsubscribe ends a subscription. A message under way is broken off, except
-// the initial event (GENA-5, GENA-6).
-func (p *Publisher) unsubscribe(t *topic, req *httpmsg.Request) *httpmsg.Response {
-	sid, _, ok := readSID(req)
-	if !ok {
-		return refuse(400)
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	s := p.find(t, sid)
-	if s == nil {
-		return refuse(412)
-	}
-	s.gone = true
-	if s.stop != nil {
-		s.stop()
-	}
-	p.sweep(time.Now())
-	return &httpmsg.Response{Status: 200}
-}
-
-// find returns the living subscription of that SID to t, or nil.
-func (p *Publisher) find(t *topic, sid string) *subscription {
+	now := time.Now()
 	for _, s := range p.subs {
-		if s.sid == sid && s.topic == t && !s.gone && time.Now().Before(s.expires) {
-			return s
+		if s.sid != sid || s.topic != t || s.gone || !now.Before(s.expires) {
+			continue
 		}
+		if s.gone = leave; leave {
+			if s.stop != nil {
+				s.stop()
+			}
+			return &httpmsg.Response{Status: 200}
+		}
+		s.expires = now.Add(life)
+		if s.failed > 0 { // it lives: what it missed need not wait for the next change
+			s.stale = true
+			p.look()
+		}
+		return accepted(sid, life)
 	}
-	return nil
-}
-
-// readSID returns the SID of a request and whether it has one. With NT or
-// CALLBACK beside it, or one of the three twice, the request is not ok
-// (GENA-3).
-func readSID(req *httpmsg.Request) (sid string, present, ok bool) {
-	sid, present = req.Header.Get("SID")
-	nt, callback := req.Header.Count("NT"), req.Header.Count("CALLBACK")
-	ok = nt <= 1 && callback <= 1 && req.Header.Count("SID") <= 1
-	if present || req.Method == "UNSUBSCRIBE" {
-		ok = ok && nt+callback == 0
-	}
-	return sid, present, ok
+	return &httpmsg.Response{Status: 412}
 }
 
 // parseTimeout reads "Second-N". Whatever is no number, "infinite" too, or is
@@ -167,6 +143,3 @@ func newSID() (string, error) {
 	b[8] = b[8]&0x3f | 0x80
 	return fmt.Sprintf("uuid:%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:]), nil
 }
-
-// plain returns the address alone: no zone, and IPv4 as such.
-func plain(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
