@@ -80,8 +80,9 @@ func parseAuthority(s string) (netip.AddrPort, bool) {
 	inside, six := strings.CutPrefix(s, "[")
 	if six {
 		var rest string
-		addr, rest, _ = strings.Cut(inside, "]")
-		if port, hasPort = strings.CutPrefix(rest, ":"); !hasPort && rest != "" {
+		var closed bool
+		addr, rest, closed = strings.Cut(inside, "]")
+		if port, hasPort = strings.CutPrefix(rest, ":"); !closed || !hasPort && rest != "" {
 			return netip.AddrPort{}, false
 		}
 	}

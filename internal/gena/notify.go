@@ -94,6 +94,9 @@ func (p *Publisher) ended(run context.Context, s *subscription, values []Propert
 // for the answer (GENA-9).
 func (p *Publisher) deliver(ctx context.Context, s *subscription, seq uint32, body string) (err error) {
 	for _, url := range s.urls {
+		if ctx.Err() != nil {
+			return ctx.Err() // the subscriber has left (GENA-5)
+		}
 		connect, cancel := context.WithTimeout(ctx, connectTimeout)
 		var c io.ReadWriteCloser
 		c, err = p.cfg.Dial(connect, s.dev, s.local, url.to)
