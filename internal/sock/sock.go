@@ -75,7 +75,7 @@ func bind(c *socket.Conn, dev string, local netip.AddrPort) error {
 	if err := c.SetsockoptString(unix.SOL_SOCKET, unix.SO_BINDTODEVICE, dev); err != nil {
 		return fmt.Errorf("bind to device (needs root or CAP_NET_RAW): %w", err)
 	}
-	err := c.Bind(sockaddr(local, 0)) // a link-local address is that of the device
+	err := c.Bind(sockaddr(local))
 	if errors.Is(err, unix.EADDRINUSE) {
 		return fmt.Errorf("another program has this port: %w", err)
 	}
@@ -129,25 +129,18 @@ func addrPort(sa unix.Sockaddr) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// sockaddr takes the index of a device for addresses that mean nothing without
-// one: link-local ones and groups.
-func sockaddr(a netip.AddrPort, index int) unix.Sockaddr {
-	ip := a.Addr()
-	if ip.Is4() {
-		return &unix.SockaddrInet4{Addr: ip.As4(), Port: int(a.Port())}
+// sockaddr leaves the scope id 0: for link-local addresses and groups the kernel
+// takes the device that the socket is bound to.
+func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is4() {
+		return &unix.SockaddrInet4{Addr: a.Addr().As4(), Port: int(a.Port())}
 	}
-	sa := &unix.SockaddrInet6{Addr: ip.As16(), Port: int(a.Port())}
-	if ip.IsLinkLocalUnicast() || ip.IsMulticast() {
-		sa.ZoneId = uint32(index)
-	}
-	return sa
+	return &unix.SockaddrInet6{Addr: a.Addr().As16(), Port: int(a.Port())}
 }
 
-// sameFamily reports whether both are IPv4 or both IPv6; an IPv4 address in
-// the clothes of IPv6 is neither.
-func sameFamily(a, b netip.Addr) bool {
-	return a.BitLen() == b.BitLen() && a.IsValid() && !a.Is4In6() && !b.Is4In6()
-}
+// sameFamily reports whether both are IPv4 or both IPv6. To an IPv6 socket the
+// kernel refuses IPv4 addresses in the clothes of IPv6.
+func sameFamily(a, b netip.Addr) bool { return a.IsValid() && a.BitLen() == b.BitLen() }
 
 // isErrno reports whether err is one of the errnos.
 func isErrno(err error, errnos ...syscall.Errno) bool {

@@ -135,7 +135,7 @@ func dialTCP(ctx context.Context, dev string, local netip.Addr, to netip.AddrPor
 	// Requests leave at once.
 	err = c.SetsockoptInt(unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	if err == nil {
-		_, err = c.Connect(ctx, sockaddr(to, 0)) // the kernel knows the device
+		_, err = c.Connect(ctx, sockaddr(to))
 	}
 	if err == nil {
 		conn.local, err = localAddr(c)

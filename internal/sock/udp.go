@@ -175,7 +175,7 @@ func (u *UDP) WriteTo(ctx context.Context, p []byte, to netip.AddrPort, src neti
 	}
 	// A context that ended during an earlier call may have left its deadline.
 	_ = u.c.SetWriteDeadline(time.Time{})
-	if _, err := u.c.Sendmsg(ctx, p, oob, sockaddr(to, u.index), 0); err != nil {
+	if _, err := u.c.Sendmsg(ctx, p, oob, sockaddr(to), 0); err != nil {
 		return fmt.Errorf("send to %s by %s: %w", to, u.dev, u.orClosed(err))
 	}
 	return nil
