@@ -83,7 +83,9 @@ func TestParseAddress(t *testing.T) {
 	same := netlink.Attribute{Type: unix.IFA_ADDRESS, Data: []byte{11, 0, 0, 2}}
 	peer := netlink.Attribute{Type: unix.IFA_ADDRESS, Data: []byte{11, 0, 0, 77}}
 	far := netlink.Attribute{Type: unix.IFA_ADDRESS, Data: []byte{99, 0, 0, 1}}
-	six := netlink.Attribute{Type: unix.IFA_ADDRESS, Data: make([]byte, 16)}
+	six := netlink.Attribute{Type: unix.IFA_ADDRESS, Data: netip.MustParseAddr("2001:db8::2").AsSlice()}
+	sixNear := netlink.Attribute{Type: unix.IFA_LOCAL, Data: netip.MustParseAddr("2001:db8::3").AsSlice()}
+	sixLocal := netlink.Attribute{Type: unix.IFA_LOCAL, Data: netip.MustParseAddr("fd00::1").AsSlice()}
 	for what, test := range map[string]struct {
 		bits   byte
 		attrs  attrs
@@ -96,8 +98,13 @@ func TestParseAddress(t *testing.T) {
 		"PPP, near":         {32, attrs{peer, local}, "11.0.0.2/32"},
 		"peer of a network": {8, attrs{far, local}, "11.0.0.2/32"},
 		"peer in network":   {24, attrs{peer, local}, "11.0.0.2/24"},
-		"IPv6":              {64, attrs{six}, "::/64"},
+		"IPv6":              {64, attrs{six}, "2001:db8::2/64"},
+		"IPv6, all bits":    {128, attrs{six}, "2001:db8::2/128"},
+		"IPv6, far peer":    {128, attrs{sixLocal, six}, "fd00::1/128"},
+		"IPv6, near peer":   {64, attrs{six, sixNear}, "2001:db8::3/64"},
 		"impossible length": {33, attrs{local}, ""},
+		"beyond IPv6":       {129, attrs{six}, ""},
+		"phonet":            {0, attrs{{Type: unix.IFA_LOCAL, Data: []byte{8}}}, ""},
 		"no address":        {24, nil, ""},
 	} {
 		got, err := parseAddress(addrBytes(t, test.bits, 0, 0, 3, test.attrs))
@@ -113,8 +120,15 @@ func TestParseAddress(t *testing.T) {
 	if err != nil || got.flags&unix.IFA_F_SECONDARY == 0 || got.scope != unix.RT_SCOPE_LINK {
 		t.Errorf("secondary, link scope: %+v, %v", got, err)
 	}
+	// The flags that do not fit into the header stand in an attribute, all of them.
+	all := netlink.Attribute{Type: unix.IFA_FLAGS, Data: nlenc.Uint32Bytes(unix.IFA_F_DEPRECATED | unix.IFA_F_NOPREFIXROUTE)}
+	got, err = parseAddress(addrBytes(t, 64, unix.IFA_F_TENTATIVE, 0, 3, attrs{six, all}))
+	if err != nil || got.flags != unix.IFA_F_DEPRECATED|unix.IFA_F_NOPREFIXROUTE {
+		t.Errorf("IFA_FLAGS: %+v, %v", got, err)
+	}
 	for what, b := range map[string][]byte{
 		"empty":         nil,
+		"short flags":   addrBytes(t, 64, 0, 0, 3, attrs{{Type: unix.IFA_FLAGS, Data: []byte{1, 0}}}),
 		"short head":    make([]byte, unix.SizeofIfAddrmsg-1),
 		"cut attribute": append(make([]byte, unix.SizeofIfAddrmsg), 0xff, 0, 2, 0, 11),
 	} {

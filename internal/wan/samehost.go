@@ -103,22 +103,23 @@ func (f *Follower) ask(p *pair) error {
 		}
 	}
 	for err == nil && !p.known() {
-		err = p.await(events)
+		var news []netlink.Message
+		news, err = events.Receive()
+		for i := 0; i < len(news) && err == nil; i++ {
+			err = p.hear(news[i])
+		}
 	}
 	return err
 }
 
-// await learns from the next events.
-func (p *pair) await(events *netlink.Conn) error {
-	all, err := events.Receive()
-	for i := 0; i < len(all) && err == nil; i++ {
-		if all[i].Header.Type != unix.RTM_NEWNEIGH {
-			continue
-		}
-		var n Neighbor
-		if n, err = parseNeighbor(all[i].Data); err == nil {
-			p.learn(n)
-		}
+// hear learns from an event.
+func (p *pair) hear(m netlink.Message) error {
+	if m.Header.Type != unix.RTM_NEWNEIGH {
+		return nil
+	}
+	n, err := parseNeighbor(m.Data)
+	if err == nil {
+		p.learn(n)
 	}
 	return err
 }
