@@ -100,7 +100,7 @@ func TestParseAddress(t *testing.T) {
 		"peer in network":   {24, attrs{peer, local}, "11.0.0.2/24"},
 		"IPv6":              {64, attrs{six}, "2001:db8::2/64"},
 		"IPv6, all bits":    {128, attrs{six}, "2001:db8::2/128"},
-		"IPv6, far peer":    {128, attrs{sixLocal, six}, "fd00::1/128"},
+		"IPv6, far peer":    {64, attrs{sixLocal, six}, "fd00::1/128"},
 		"IPv6, near peer":   {64, attrs{six, sixNear}, "2001:db8::3/64"},
 		"impossible length": {33, attrs{local}, ""},
 		"beyond IPv6":       {129, attrs{six}, ""},
