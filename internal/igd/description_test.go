@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/linux-igd/upnpd/internal/gena"
 	"github.com/linux-igd/upnpd/internal/httpmsg"
 	"github.com/linux-igd/upnpd/internal/igd"
 )
@@ -38,9 +39,28 @@ func (w *world) document(path string) (doc []byte, root element) {
 
 func TestGolden(t *testing.T) {
 	w := newWorld(t)
-	for _, path := range []string{w.server.DescriptionPath(), layer3Spec.scpd, wanCommonSpec.scpd, wanIPSpec.scpd} {
+	w.golden("testdata", append(scpds(services), "/gatedesc.xml"))
+	w = newWorld(t, version2, withEvents)
+	w.golden("testdata/2", append(scpds(services2), "/upnp/2/gatedesc.xml"))
+}
+
+func withEvents(_ *world, c *igd.Config) { c.Events = gena.New(gena.Config{}) }
+
+func scpds(services []serviceSpec) []string {
+	var paths []string
+	for _, svc := range services {
+		paths = append(paths, svc.scpd)
+	}
+	return paths
+}
+
+// golden compares documents with the files of their names.
+func (w *world) golden(dir string, paths []string) {
+	t := w.t
+	t.Helper()
+	for _, path := range paths {
 		doc, _ := w.document(path)
-		golden := filepath.Join("testdata", filepath.Base(path))
+		golden := filepath.Join(dir, filepath.Base(path))
 		if *update {
 			if err := os.WriteFile(golden, doc, 0o644); err != nil {
 				t.Fatal(err)
@@ -59,8 +79,15 @@ func TestGolden(t *testing.T) {
 // configIDs are equal on all documents and in the announcements.
 func TestConfigID(t *testing.T) {
 	w := newWorld(t)
-	want := strconv.Itoa(int(w.server.ConfigID()))
-	for _, path := range []string{w.server.DescriptionPath(), layer3Spec.scpd, wanCommonSpec.scpd, wanIPSpec.scpd} {
+	v2 := newWorld(t, version2)
+	want := strconv.Itoa(int(v2.server.ConfigID()))
+	for _, path := range append(scpds(services2), v2.server.DescriptionPath()) {
+		if _, root := v2.document(path); root.attr("configId") != want { // SSDP-13
+			t.Errorf("%s has configId %s, the device says %s", path, root.attr("configId"), want)
+		}
+	}
+	want = strconv.Itoa(int(w.server.ConfigID()))
+	for _, path := range append(scpds(services), w.server.DescriptionPath()) {
 		if _, root := w.document(path); root.attr("configId") != want { // SSDP-13
 			t.Errorf("%s has configId %s, the device says %s", path, root.attr("configId"), want)
 		}
@@ -77,6 +104,8 @@ func TestConfigID(t *testing.T) {
 		"serial":           func(c *igd.Config) { c.Serial = "" },
 		"model_number":     func(c *igd.Config) { c.ModelNumber = "0.1.1" },
 		"presentation_url": func(c *igd.Config) { c.PresentationURL = "" },
+		"version":          func(c *igd.Config) { c.Version = 2 },
+		"events":           func(c *igd.Config) { c.Events = gena.New(gena.Config{}) },
 	} {
 		other := newWorld(t, func(_ *world, c *igd.Config) { change(c) })
 		if other.server.ConfigID() == w.server.ConfigID() {
@@ -98,8 +127,25 @@ var deviceLimits = map[string]int{ // HTTP-4: must be shorter, in characters
 var required = []string{"deviceType", "friendlyName", "manufacturer", "modelName", "UDN", "serviceList"}
 
 func TestDescription(t *testing.T) {
-	w := newWorld(t)
-	doc, root := w.document("/gatedesc.xml")
+	t.Run("version 1", func(t *testing.T) {
+		udns := checkDescription(t, newWorld(t), "1", layer3Spec, wanCommonSpec, wanIPSpec)
+		if udns[0] != "uuid:"+rootUUID {
+			t.Errorf("the root is %s", udns[0])
+		}
+	})
+	t.Run("version 2", func(t *testing.T) {
+		checkDescription(t, newWorld(t, version2), "2", layer3Spec2, wanCommonSpec2, wanIPSpec2, firewall6Spec)
+	})
+	t.Run("version 2 without IPv6", func(t *testing.T) {
+		w := newWorld(t, version2, func(_ *world, c *igd.Config) { c.IPv6 = false })
+		checkDescription(t, w, "2", layer3Spec2, wanCommonSpec2, wanIPSpec2)
+	})
+}
+
+// checkDescription gives the UDNs from the root on.
+func checkDescription(t *testing.T, w *world, version string, layer3, wanCommon serviceSpec, connections ...serviceSpec) []string {
+	t.Helper()
+	doc, root := w.document(w.server.DescriptionPath())
 	if root.XMLName.Local != "root" || root.XMLName.Space != "urn:schemas-upnp-org:device-1-0" { // HTTP-3
 		t.Errorf("root element %v", root.XMLName)
 	}
@@ -116,29 +162,37 @@ func TestDescription(t *testing.T) {
 	gateway := root.child("device")
 	wanDevice := gateway.child("deviceList", "device")
 	connection := wanDevice.child("deviceList", "device")
-	udns := map[string]bool{}
+	var udns []string
 	for _, d := range []struct {
 		element
-		typ string
-		svc serviceSpec
+		typ      string
+		services []serviceSpec
 	}{ // SPEC 5.1
-		{gateway, "InternetGatewayDevice:1", layer3Spec},
-		{wanDevice, "WANDevice:1", wanCommonSpec},
-		{connection, "WANConnectionDevice:1", wanIPSpec},
+		{gateway, "InternetGatewayDevice:", []serviceSpec{layer3}},
+		{wanDevice, "WANDevice:", []serviceSpec{wanCommon}},
+		{connection, "WANConnectionDevice:", connections},
 	} {
-		if got := d.child("deviceType").Text; got != "urn:schemas-upnp-org:device:"+d.typ {
-			t.Fatalf("deviceType %q, want %s", got, d.typ)
+		if got := d.child("deviceType").Text; got != "urn:schemas-upnp-org:device:"+d.typ+version {
+			t.Fatalf("deviceType %q, want %s%s", got, d.typ, version)
 		}
 		checkDevice(t, d.element)
-		checkService(t, w, d.element, d.svc)
-		udns[d.child("UDN").Text] = true
-	}
-	if len(udns) != 3 || !udns["uuid:"+rootUUID] { // SSDP-21
-		t.Errorf("UDNs %v", udns)
+		list := d.child("serviceList").children("service")
+		if len(list) != len(d.services) {
+			t.Fatalf("%d services in %s, want %d", len(list), d.typ, len(d.services)) // INT-1, INT-4
+		}
+		for i, svc := range list {
+			checkService(t, w, svc, d.services[i])
+		}
+		if udn := d.child("UDN").Text; slices.Contains(udns, udn) { // SSDP-21
+			t.Errorf("%s twice", udn)
+		} else {
+			udns = append(udns, udn)
+		}
 	}
 	if n := len(connection.children("deviceList")); n != 0 {
 		t.Error("there is a device in WANConnectionDevice")
 	}
+	return udns
 }
 
 func checkDevice(t *testing.T, d element) {
@@ -169,14 +223,9 @@ func checkDevice(t *testing.T, d element) {
 
 var uuidPattern = regexp.MustCompile(`^uuid:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
 
-// checkService holds HTTP-4 for the one service of d.
-func checkService(t *testing.T, w *world, d element, want serviceSpec) {
+// checkService holds HTTP-4 for a service.
+func checkService(t *testing.T, w *world, svc element, want serviceSpec) {
 	t.Helper()
-	list := d.child("serviceList").children("service")
-	if len(list) != 1 {
-		t.Fatalf("%d services, want only %s", len(list), want.typ) // INT-1, INT-4
-	}
-	svc := list[0]
 	if !slices.Equal(svc.names(), []string{"serviceType", "serviceId", "SCPDURL", "controlURL", "eventSubURL"}) {
 		t.Errorf("service has %q", svc.names())
 	}
@@ -212,12 +261,15 @@ func TestPresentationURL(t *testing.T) {
 	for _, tt := range []struct{ configured, local, want string }{
 		{igd.OwnPage, "192.168.1.1", "http://192.168.1.1/"}, // HTTP-5
 		{igd.OwnPage, "10.0.0.1", "http://10.0.0.1/"},       // on another LAN
+		{igd.OwnPage, "2001:db8:1::1", "http://[2001:db8:1::1]/"},
+		{igd.OwnPage, "fe80::1", "http://[fe80::1]/"},
+		{igd.OwnPage, "fe80::1%br-lan", "http://[fe80::1]/"}, // a zone is nothing to others
 		{"https://router.example/", "192.168.1.1", "https://router.example/"},
 		{"", "192.168.1.1", ""},
 	} {
 		w := newWorld(t, func(_ *world, c *igd.Config) { c.PresentationURL = tt.configured })
 		resp := w.server.Handle(&httpmsg.Request{
-			Method: "GET", Target: "/gatedesc.xml", Local: netip.MustParseAddrPort(tt.local + ":49152"),
+			Method: "GET", Target: "/gatedesc.xml", Local: netip.AddrPortFrom(netip.MustParseAddr(tt.local), 49152),
 		})
 		root, err := parseXML(resp.Body)
 		if err != nil {
@@ -244,8 +296,14 @@ func TestDescriptionWithoutValues(t *testing.T) {
 
 // What discovery announces are the rows of SPEC 1.3, with the description's UDNs.
 func TestAdvertised(t *testing.T) {
-	w := newWorld(t)
-	_, root := w.document("/gatedesc.xml")
+	checkAdvertised(t, newWorld(t), "1")
+	checkAdvertised(t, newWorld(t, version2), "2", "WANIPv6FirewallControl:1")
+	checkAdvertised(t, newWorld(t, version2, func(_ *world, c *igd.Config) { c.IPv6 = false }), "2")
+}
+
+func checkAdvertised(t *testing.T, w *world, version string, more ...string) {
+	t.Helper()
+	_, root := w.document(w.server.DescriptionPath())
 	gateway := root.child("device")
 	wanDevice := gateway.child("deviceList", "device")
 	connection := wanDevice.child("deviceList", "device")
@@ -254,14 +312,17 @@ func TestAdvertised(t *testing.T) {
 	want := []igd.Advertised{
 		{NT: "upnp:rootdevice", UUID: r},
 		{NT: "uuid:" + r, UUID: r},
-		{NT: "urn:schemas-upnp-org:device:InternetGatewayDevice:1", UUID: r},
+		{NT: "urn:schemas-upnp-org:device:InternetGatewayDevice:" + version, UUID: r},
 		{NT: "urn:schemas-upnp-org:service:Layer3Forwarding:1", UUID: r},
 		{NT: "uuid:" + d, UUID: d},
-		{NT: "urn:schemas-upnp-org:device:WANDevice:1", UUID: d},
+		{NT: "urn:schemas-upnp-org:device:WANDevice:" + version, UUID: d},
 		{NT: "urn:schemas-upnp-org:service:WANCommonInterfaceConfig:1", UUID: d},
 		{NT: "uuid:" + c, UUID: c},
-		{NT: "urn:schemas-upnp-org:device:WANConnectionDevice:1", UUID: c},
-		{NT: "urn:schemas-upnp-org:service:WANIPConnection:1", UUID: c},
+		{NT: "urn:schemas-upnp-org:device:WANConnectionDevice:" + version, UUID: c},
+		{NT: "urn:schemas-upnp-org:service:WANIPConnection:" + version, UUID: c},
+	}
+	for _, name := range more {
+		want = append(want, igd.Advertised{NT: "urn:schemas-upnp-org:service:" + name, UUID: c})
 	}
 	if got := w.server.Advertised(); !slices.Equal(got, want) { // SSDP-20
 		t.Errorf("got  %v\nwant %v", got, want)
@@ -269,7 +330,7 @@ func TestAdvertised(t *testing.T) {
 }
 
 // UDNs are stable and of one router alone (SSDP-21): each MAC address gives
-// other UUIDs for all three devices.
+// other UUIDs for all three devices of both versions.
 func TestUUIDs(t *testing.T) {
 	if a, b := igd.NewUUID("x"), igd.NewUUID("x"); a != b {
 		t.Errorf("%s is not stable: %s", a, b)
@@ -277,8 +338,8 @@ func TestUUIDs(t *testing.T) {
 	seen := map[string]string{}
 	for last := range 64 {
 		seed := fmt.Sprintf("02005e1000%02x/InternetGatewayDevice", last)
-		w := newWorld(t, func(_ *world, c *igd.Config) { c.UUID = igd.NewUUID(seed) })
-		for _, row := range w.server.Advertised() {
+		own := func(_ *world, c *igd.Config) { c.UUID = igd.NewUUID(seed) }
+		for _, row := range append(newWorld(t, own).server.Advertised(), newWorld(t, own, version2).server.Advertised()...) {
 			if row.NT != "uuid:"+row.UUID {
 				continue
 			}
@@ -291,7 +352,7 @@ func TestUUIDs(t *testing.T) {
 			}
 		}
 	}
-	if len(seen) != 3*64 {
+	if len(seen) != 2*3*64 {
 		t.Errorf("%d UUIDs", len(seen))
 	}
 }

@@ -3,6 +3,7 @@ package igd_test
 import (
 	"bytes"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/linux-igd/upnpd/internal/httpmsg"
@@ -12,7 +13,7 @@ import (
 // well-formed XML or empty, its status is a known one, the quota holds and the
 // kernel has what the table has.
 func FuzzHandle(f *testing.F) {
-	for _, svc := range services {
+	for _, svc := range append(services2, services...) {
 		for _, a := range svc.actions {
 			var args []string
 			for _, name := range a.in {
@@ -29,8 +30,11 @@ func FuzzHandle(f *testing.F) {
 	f.Add("/gatedesc.xml", "", []byte(nil))
 
 	f.Fuzz(func(t *testing.T, path, action string, body []byte) {
-		w := newWorld(t)
-		w.call(alice, wanIPSpec, "AddPortMapping", mapping("NewExternalPort", "9000")...)
+		w, svc := newWorld(t), wanIPSpec
+		if strings.HasPrefix(path, "/upnp/2/") {
+			w, svc = newWorld(t, version2), wanIPSpec2
+		}
+		w.call(alice, svc, "AddPortMapping", mapping("NewExternalPort", "9000")...)
 		for range 2 { // the second time, what the first one made is there
 			resp := w.server.Handle(&httpmsg.Request{
 				Method: "POST", Target: path, Minor: 1, Body: bytes.Clone(body), Header: httpmsg.Header{{Name: "SOAPACTION", Value: action}},

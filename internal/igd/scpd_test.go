@@ -6,11 +6,19 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/linux-igd/upnpd/internal/gena"
+	"github.com/linux-igd/upnpd/internal/igd"
 )
 
 // The SCPDs against the tables of the standard.
 func TestSCPD(t *testing.T) {
-	w := newWorld(t)
+	t.Run("version 1", func(t *testing.T) { checkSCPDs(t, newWorld(t), services) })
+	t.Run("version 2", func(t *testing.T) { checkSCPDs(t, newWorld(t, version2), services2) })
+}
+
+func checkSCPDs(t *testing.T, w *world, services []serviceSpec) {
+	t.Helper()
 	for _, svc := range services {
 		_, root := w.document(svc.scpd)
 		if root.XMLName.Local != "scpd" || root.XMLName.Space != "urn:schemas-upnp-org:service-1-0" { // HTTP-3
@@ -75,8 +83,9 @@ func scpdVars(root element) []string {
 		for _, a := range v.child("allowedValueList").children("allowedValue") {
 			allowed = append(allowed, a.Text)
 		}
-		lines = append(lines, fmt.Sprintf("%s %s %s %q %q", v.child("name").Text, v.child("dataType").Text,
-			v.attr("sendEvents"), allowed, v.child("defaultValue").Text))
+		limits := v.child("allowedValueRange")
+		lines = append(lines, fmt.Sprintf("%s %s %s %q %q %s..%s", v.child("name").Text, v.child("dataType").Text,
+			v.attr("sendEvents"), allowed, v.child("defaultValue").Text, limits.child("minimum").Text, limits.child("maximum").Text))
 	}
 	return lines
 }
@@ -88,18 +97,18 @@ func specVars(svc serviceSpec) []string {
 		if v.evented {
 			events = "yes"
 		}
-		lines = append(lines, fmt.Sprintf("%s %s %s %q %q", v.name, v.typ, events, v.allowed, v.initial))
+		lines = append(lines, fmt.Sprintf("%s %s %s %q %q %s..%s", v.name, v.typ, events, v.allowed, v.initial, v.low, v.high))
 	}
 	return lines
 }
 
 // Windows and Xbox stop at anything of version 2 (INT-1).
 func TestNothingOfVersion2(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, func(_ *world, c *igd.Config) { c.IPv6, c.Events = true, gena.New(gena.Config{}) })
 	for _, path := range []string{"/gatedesc.xml", layer3Spec.scpd, wanCommonSpec.scpd, wanIPSpec.scpd} {
 		doc, _ := w.document(path)
 		for _, v2 := range []string{
-			":2<", "AddAnyPortMapping", "DeletePortMappingRange", "GetListOfPortMappings",
+			":2<", "/2/", "allowedValueRange", "AddAnyPortMapping", "DeletePortMappingRange", "GetListOfPortMappings",
 			"SystemUpdateID", "A_ARG_TYPE_", "WANIPv6FirewallControl", "DeviceProtection",
 		} {
 			if bytes.Contains(doc, []byte(v2)) {

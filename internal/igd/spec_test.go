@@ -3,7 +3,8 @@ package igd_test
 import "strings"
 
 // The tables of SPEC 5.2 to 5.5 for the v1 services, as this device has them:
-// what is required, and of the optional parts the counters.
+// what is required, and of the optional parts the counters. spec2_test.go has
+// those of version 2.
 
 type serviceSpec struct {
 	typ, id, scpd, control string
@@ -22,6 +23,7 @@ type varSpec struct {
 	evented   bool
 	allowed   []string
 	initial   string
+	low, high string // allowedValueRange
 }
 
 var mappingKey = []string{"NewRemoteHost", "NewExternalPort", "NewProtocol"}
@@ -115,12 +117,15 @@ func related(argument string) string {
 	case "NewLeaseDuration":
 		return "PortMappingLeaseDuration"
 	}
+	if variable := related2(argument); variable != "" {
+		return variable
+	}
 	return strings.TrimPrefix(argument, "New")
 }
 
 // outArguments gives the out arguments of an action of the standard.
 func outArguments(typ, action string) ([]string, bool) {
-	for _, svc := range services {
+	for _, svc := range append(services2, wanIPSpec) {
 		for _, a := range svc.actions {
 			if svc.typ == typ && a.name == action {
 				return a.out, true

@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,6 +25,10 @@ var (
 	alice  = netip.MustParseAddr("192.168.1.10")
 	bob    = netip.MustParseAddr("192.168.1.20")
 	wanIP  = netip.MustParseAddr("11.0.0.2")
+
+	router6 = netip.MustParseAddr("2001:db8:1::1")
+	alice6  = netip.MustParseAddr("2001:db8:1::10")
+	bob6    = netip.MustParseAddr("2001:db8:1::20")
 )
 
 const rootUUID = "8d3c5a0e-52c4-4a6b-9f0e-3b1d7c2a9e54"
@@ -38,17 +43,49 @@ type world struct {
 	uplink *uplink
 	clock  time.Duration
 
-	policy portmap.Policy
-	inUse  func(portmap.Protocol, uint16) (bool, error)
+	policy   portmap.Policy
+	inUse    func(portmap.Protocol, uint16) (bool, error)
+	sameHost func(a, b netip.Addr) bool
+	packets  map[uint16]uint64 // by external port
 }
 
+// counting is the kernel with the counters of the world.
+type counting struct {
+	*portmaptest.Firewall
+	w *world
+}
+
+func (c counting) Packets() (map[portmap.Key]uint64, error) {
+	all, err := c.Firewall.Packets()
+	for k := range all {
+		all[k] = c.w.packets[k.ExternalPort]
+	}
+	return all, err
+}
+
+// version2 makes the other face.
+func version2(_ *world, c *igd.Config) { c.Version, c.IPv6 = 2, true }
+
 type uplink struct {
+	mu       sync.Mutex // events ask from elsewhere
 	state    wan.State
 	counters wan.Counters
 	err      error
 }
 
-func (u *uplink) State() wan.State                { return u.state }
+func (u *uplink) State() wan.State {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.state
+}
+
+// change gives the router another uplink.
+func (w *world) change(up wan.Uplink) {
+	w.uplink.mu.Lock()
+	defer w.uplink.mu.Unlock()
+	w.uplink.state.Uplink = up
+}
+
 func (u *uplink) Counters() (wan.Counters, error) { return u.counters, u.err }
 
 func testConfig() igd.Config {
@@ -76,10 +113,12 @@ func newWorld(t testing.TB, change ...func(*world, *igd.Config)) *world {
 	}
 	now := func() time.Duration { return w.clock }
 	w.table = portmap.New(portmap.Config{
-		Firewall: w.kernel, Policy: w.policy, Now: now, InUse: w.inUse,
-		Logf: func(string, ...any) {},
+		Firewall: counting{w.kernel, w}, Policy: w.policy, Now: now, InUse: w.inUse,
+		Logf: func(string, ...any) {}, SameHost: w.sameHost,
 	})
-	w.table.SetNetwork(portmap.Network{External: wanIP, LANs: []netip.Prefix{netip.PrefixFrom(router, 24)}})
+	w.table.SetNetwork(portmap.Network{External: wanIP, LANs: []netip.Prefix{
+		netip.PrefixFrom(router, 24), netip.PrefixFrom(router6, 64), netip.MustParsePrefix("fd00::1/64"),
+	}})
 	w.server = igd.New(cfg, w.table, w.uplink, now)
 	return w
 }
