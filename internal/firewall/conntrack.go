@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"slices"
 	"sync"
 	"time"
 
@@ -204,8 +203,14 @@ func (f *Flows) pass(batch []change) error {
 	if err := f.conn.SetDeadline(time.Now().Add(flowTimeout)); err != nil {
 		return err
 	}
-	pinholes := slices.DeleteFunc(slices.Clone(batch), func(c change) bool { return !c.pinhole() })
-	mappings := slices.DeleteFunc(batch, change.pinhole)
+	var mappings, pinholes []change
+	for _, c := range batch {
+		if c.pinhole() {
+			pinholes = append(pinholes, c)
+		} else {
+			mappings = append(mappings, c)
+		}
+	}
 	if err := f.passFamily(unix.AF_INET, mappings); err != nil {
 		return err
 	}

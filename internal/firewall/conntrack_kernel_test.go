@@ -109,10 +109,22 @@ func TestWhatEnds(t *testing.T) {
 		"outward, other port":       between(udp, "192.168.77.10:8081", "11.0.0.1:53", "11.0.0.1:53", "11.0.0.2:8081"),
 		"outward, masqueraded":      between(udp, "192.168.77.10:8080", "11.0.0.1:54", "11.0.0.1:54", "11.0.0.2:8080"),
 		"outward of another client": between(udp, "192.168.77.20:8080", "11.0.0.1:53", "11.0.0.1:53", "11.0.0.2:8080"),
-		"inside the LAN":            between(udp, "192.168.77.10:8080", "192.168.77.1:53", "192.168.77.1:53", "192.168.77.10:8080"),
+		"pinhole":                   between(udp, "[2001:db8:ff::1]:4000", "[2001:db8:77::10]:8080", "[2001:db8:77::10]:8080", "[2001:db8:ff::1]:4000"),
+		"pinhole, another port":     between(udp, "[2001:db8:ff::1]:4001", "[2001:db8:77::10]:8080", "[2001:db8:77::10]:8080", "[2001:db8:ff::1]:4001"),
+		"pinhole, another host":     between(udp, "[2001:db8:ff::9]:4000", "[2001:db8:77::10]:8080", "[2001:db8:77::10]:8080", "[2001:db8:ff::9]:4000"),
+
+		"IPv6, other protocol":    between(tcp, "[2001:db8:ff::1]:4000", "[2001:db8:77::10]:8080", "[2001:db8:77::10]:8080", "[2001:db8:ff::1]:4000"),
+		"IPv6, other client port": between(udp, "[2001:db8:ff::1]:4000", "[2001:db8:77::10]:8081", "[2001:db8:77::10]:8081", "[2001:db8:ff::1]:4000"),
+		"IPv6, another client":    between(udp, "[2001:db8:ff::1]:4000", "[2001:db8:77::11]:8080", "[2001:db8:77::11]:8080", "[2001:db8:ff::1]:4000"),
+		"IPv6, outward":           between(udp, "[2001:db8:77::10]:8080", "[2001:db8:ff::1]:53", "[2001:db8:ff::1]:53", "[2001:db8:77::10]:8080"),
+
+		"inside the LAN": between(udp, "192.168.77.10:8080", "192.168.77.1:53", "192.168.77.1:53", "192.168.77.10:8080"),
 	}
 	m := portmap.Mapping{Key: portmap.Key{Protocol: udp, ExternalPort: 18080}, Client: addr("192.168.77.10"), InternalPort: 8080, Enabled: true}
 	far := portmap.Mapping{Key: portmap.Key{Protocol: tcp, ExternalPort: 9}, Client: addr("192.168.77.99"), InternalPort: 9, Enabled: true}
+	farPin := pinhole("", 0)
+	farPin.Pinhole = addr("2001:db8:77::99")
+	farPin.Client = farPin.Pinhole
 	end, begin := (*Flows).End, (*Flows).Begin
 	for _, tt := range []struct {
 		name  string
@@ -126,7 +138,12 @@ func TestWhatEnds(t *testing.T) {
 		{"begin", begin, []portmap.Mapping{m}, []string{"knocked before"}},
 		{"begin with others", begin, []portmap.Mapping{far, m}, []string{"knocked before"}},
 		{"begin, RemoteHost", begin, []portmap.Mapping{only(m, "11.0.0.9")}, nil},
-		{"IPv6 is not followed yet", end, []portmap.Mapping{{Client: addr("fe80::1")}}, nil},
+		{"PIN: any remote", end, []portmap.Mapping{pinhole("", 0)}, []string{"pinhole", "pinhole, another port", "pinhole, another host"}},
+		{"PIN: a host", end, []portmap.Mapping{pinhole("2001:db8:ff::1", 0)}, []string{"pinhole", "pinhole, another port"}},
+		{"PIN: a port", end, []portmap.Mapping{pinhole("", 4000)}, []string{"pinhole", "pinhole, another host"}},
+		{"PIN: both, and a mapping", end, []portmap.Mapping{pinhole("2001:db8:ff::1", 4000), only(m, "11.0.0.9")}, []string{"pinhole", "from another peer", "outward to another"}},
+		{"PIN: several hosts", end, []portmap.Mapping{pinhole("", 4001), farPin}, []string{"pinhole, another port"}},
+		{"PIN: begin", begin, []portmap.Mapping{pinhole("", 0)}, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			l := lab.Start(t)

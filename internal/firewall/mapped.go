@@ -48,7 +48,9 @@ func (m mapped) outward() tuple {
 }
 
 // filters gives the dumps that show all connections of the batch, which is of one
-// family, and few more: of what its mappings have in common.
+// family, and few more: of what its mappings have in common. In IPv6 the kernel is
+// asked for protocol and ports only: with an address it shows all connections but
+// those that have it (seen with Linux 6.18).
 func filters(batch []change) []tuple {
 	var in, out tuple
 	ended := 0
@@ -66,6 +68,8 @@ func filters(batch []change) []tuple {
 		out = out.common(m.outward())
 	}
 	switch {
+	case batch[0].pinhole():
+		return []tuple{{in.proto, netip.AddrPortFrom(netip.Addr{}, in.src.Port()), netip.AddrPortFrom(netip.Addr{}, in.dst.Port())}}
 	case ended == 0:
 		return []tuple{in}
 	case !out.src.Addr().IsValid(): // several clients: nearly everything

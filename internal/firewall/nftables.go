@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -143,9 +141,9 @@ func (f *NFTables) deleteTable() error {
 // sets are those that hold mappings.
 func (f *NFTables) sets() []string {
 	if f.IPv6 {
-		return slices.Concat(mapNames, pinNames)
+		return setNames
 	}
-	return slices.Clone(mapNames)
+	return setNames[:len(setNames)-len(pinNames)]
 }
 
 // Change replaces the elements of mappings in one transaction.
@@ -179,8 +177,8 @@ func (f *NFTables) Change(remove []portmap.Mapping, add *portmap.Mapping) error 
 // equal to the mappings, in one transaction; elements that are right already
 // stay untouched. A table of our name that is built otherwise is replaced.
 func (f *NFTables) Sync(n portmap.Network, all []portmap.Mapping) error {
-	if !f.IPv6 { // then there are no hosts for pinholes
-		n.LANs = slices.DeleteFunc(slices.Clone(n.LANs), func(p netip.Prefix) bool { return p.Addr().Is6() })
+	if !f.IPv6 {
+		n = withoutIPv6(n)
 	}
 	want := newElements()
 	for i := range all {
@@ -197,6 +195,18 @@ func (f *NFTables) Sync(n portmap.Network, all []portmap.Mapping) error {
 	f.network, f.state = n, want
 	f.inForce.sync(n, all)
 	return nil
+}
+
+// withoutIPv6 is a network without hosts for pinholes.
+func withoutIPv6(n portmap.Network) portmap.Network {
+	lans := n.LANs
+	n.LANs = nil
+	for _, p := range lans {
+		if p.Addr().Is4() {
+			n.LANs = append(n.LANs, p)
+		}
+	}
+	return n
 }
 
 // builtOtherwise: a table of our name has sets or chains that are not like ours, as

@@ -29,13 +29,13 @@ const (
 	mark     = "0x10000000"
 )
 
-// mapNames are the maps that hold the mappings, and pinNames the sets that hold the
-// pinholes. Each combination of wildcards has a set of its own: in one set of
-// intervals the kernel refuses what lies within another element (EEXIST), unless
-// that comes later.
+// setNames are the maps that hold the mappings, and then the sets that hold the
+// pinholes, pinNames. Each combination of wildcards has a set of its own: in one set
+// of intervals the kernel refuses what lies within an element that is there already
+// (EEXIST).
 var (
-	mapNames = []string{dnat4, dnat4from, snat4}
-	pinNames = []string{pin6, pin6host, pin6port, pin6both}
+	setNames = []string{dnat4, dnat4from, snat4, pin6, pin6host, pin6port, pin6both}
+	pinNames = setNames[3:]
 )
 
 // layout is everything of our table that does not change with the mappings.
@@ -104,14 +104,14 @@ func (l layout) install(b *batch, pinholes bool) {
 // installPinholes adds the sets and the chain of pinholes.
 func (l layout) installPinholes(b *batch) {
 	for _, set := range pinNames {
-		key := []datatype{inetProto, ip6Addr, inetService}
-		if hasPort(set) {
-			key = slices.Insert(key, 0, inetService)
-		}
+		var key []datatype
 		if hasHost(set) {
-			key = slices.Insert(key, 0, ip6Addr)
+			key = append(key, ip6Addr)
 		}
-		b.addMap(set, l.counters, key...)
+		if hasPort(set) {
+			key = append(key, inetService)
+		}
+		b.addMap(set, l.counters, append(key, inetProto, ip6Addr, inetService)...)
 	}
 	b.addChain(forward, "filter", unix.NF_INET_FORWARD, forwardPriority)
 }

@@ -66,7 +66,7 @@ func (f *NFTables) verify(conn *netlink.Conn) (said string, err error) {
 			said += "; chain " + want.name + " is missing"
 		}
 	}
-	for _, set := range append(f.sets(), ext4) {
+	for _, set := range append([]string{ext4}, f.sets()...) {
 		have, err := f.readSet(set)
 		switch {
 		case errors.Is(err, unix.ENOENT):

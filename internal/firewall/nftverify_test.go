@@ -17,8 +17,8 @@ func TestNFTVerify(t *testing.T) {
 	disabled, second := leased(game, time.Hour), leased(web, time.Hour)
 	disabled.Enabled, disabled.ExternalPort = false, 5
 	second.ExternalPort = 18081 // shares its source
-	all := []portmap.Mapping{leased(web, time.Hour), leased(only(web, "11.0.0.9"), time.Hour), disabled, second}
-	f := openNFT(t, l)
+	all := append(wildcards(), leased(web, time.Hour), leased(only(web, "11.0.0.9"), time.Hour), disabled, second)
+	f := openNFT6(t, l)
 	verify := func() (said string) {
 		t.Helper()
 		before := l.Router.Run(t, "nft", "-a", "list", "ruleset")
@@ -31,7 +31,7 @@ func TestNFTVerify(t *testing.T) {
 	if said := verify(); said != "" {
 		t.Errorf("before the first Sync: %q", said)
 	}
-	on(t, l, func() error { return f.Sync(home, all) })
+	on(t, l, func() error { return f.Sync(home6, all) })
 	last := leased(game, time.Hour)
 	on(t, l, func() error { return f.Change(nil, &last) })
 	all = append(all, last)
@@ -57,6 +57,10 @@ func TestNFTVerify(t *testing.T) {
 		{"a chain", "flush chain inet upnpd prerouting; delete chain inet upnpd prerouting", "chain prerouting is missing"},
 		{"a chain with another policy", "add chain inet upnpd prerouting { policy drop; }", "chain prerouting is missing"},
 		{"a chain and a map", "flush chain inet upnpd postrouting; delete chain inet upnpd postrouting; delete map inet upnpd snat4", "chain postrouting is missing; map snat4 is missing"},
+		{"a pinhole", "flush set inet upnpd pin6both", "map pin6both lacks 1 of 1 mappings"},
+		{"a pinhole too many", "add element inet upnpd pin6 { tcp . 2001:db8:77::10 . 22 }", "map pin6 has 1 too many"},
+		{"rules of pinholes", "flush chain inet upnpd forward", "chain forward lacks 4 of 4 rules"},
+		{"the chain and a set of pinholes", "flush chain inet upnpd forward; delete chain inet upnpd forward; delete set inet upnpd pin6host", "chain forward is missing; map pin6host is missing"},
 		{"the table", "delete table inet upnpd", "table inet upnpd is missing"},
 		{"everything", "flush ruleset", "table inet upnpd is missing"},
 	} {
@@ -70,7 +74,7 @@ func TestNFTVerify(t *testing.T) {
 			if strings.Contains(tt.name, "policy") { // Sync does not set it
 				l.Router.Run(t, "nft", "add chain inet upnpd prerouting { policy accept; }")
 			}
-			on(t, l, func() error { return f.Sync(home, all) })
+			on(t, l, func() error { return f.Sync(home6, all) })
 			if said := verify(); said != "" {
 				t.Errorf("after Sync: %q", said)
 			}
@@ -80,7 +84,7 @@ func TestNFTVerify(t *testing.T) {
 	if said := verify(); said != "" {
 		t.Errorf("without an uplink: %q", said)
 	}
-	on(t, l, func() error { return f.Sync(home, all) })
+	on(t, l, func() error { return f.Sync(home6, all) })
 
 	// A lease that is over, and the kernel has ended it already or not yet.
 	f.now = func() time.Duration { return portmap.BootTime() + time.Hour + time.Second }
