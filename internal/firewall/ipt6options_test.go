@@ -126,9 +126,9 @@ func TestPortMappingsRunNoIP6tables(t *testing.T) {
 	}
 }
 
-// TestForwardPath6: the warning is there when a packet does not get to its pinhole,
+// TestForwardPathIP6Tables: the warning is there when a packet does not get to its pinhole,
 // and the command that it names helps.
-func TestForwardPath6(t *testing.T) {
+func TestForwardPathIP6Tables(t *testing.T) {
 	variants6(t, func(t *testing.T, l *lab.Lab, o IPTablesOptions, _ func() string) {
 		six := strings.Replace(o.Location, "iptables", "ip6tables", 1)
 		for _, tt := range []struct {
