@@ -104,13 +104,22 @@ func openFirewall(ctx context.Context, cfg *config.Config, log *Log) (fw firewal
 	return fw, name, nil
 }
 
+func nfTables(cfg *config.Config, log *Log) (firewallBackend, error) {
+	fw, err := firewall.NewNFTables(cfg.ExtIf, portmap.BootTime, log.Infof)
+	if err != nil {
+		return nil, err // not fw: a nil pointer in an interface is not nil
+	}
+	fw.IPv6 = cfg.IPv6
+	return fw, nil
+}
+
 func chooseFirewall(ctx context.Context, cfg *config.Config, opts firewall.IPTablesOptions, log *Log) (fw firewallBackend, reason string, err error) {
 	legacy, program := firewall.LegacyTables(), firewall.LegacyProgram()
 	switch {
 	case cfg.Firewall == config.FirewallIPTables:
 		reason = "iptables, as configured"
 	case cfg.Firewall == config.FirewallNFTables:
-		fw, err = firewall.NewNFTables(cfg.ExtIf, portmap.BootTime, log.Infof)
+		fw, err = nfTables(cfg, log)
 		return fw, "nftables, as configured", err
 	case opts.Location != "":
 		reason = "iptables, since iptables_location is set"
@@ -118,10 +127,10 @@ func chooseFirewall(ctx context.Context, cfg *config.Config, opts firewall.IPTab
 		reason = "iptables, since legacy tables are in force: " + legacy
 		opts.Location = program
 	case legacy != "":
-		fw, err = firewall.NewNFTables(cfg.ExtIf, portmap.BootTime, log.Infof)
+		fw, err = nfTables(cfg, log)
 		return fw, "nftables, though legacy tables are in force (" + legacy + "), since there is no iptables program", err
 	default:
-		if fw, err = firewall.NewNFTables(cfg.ExtIf, portmap.BootTime, log.Infof); err == nil {
+		if fw, err = nfTables(cfg, log); err == nil {
 			return fw, "nftables, since the kernel has it and no legacy tables are in force", nil
 		}
 		reason = fmt.Sprintf("iptables, since nftables cannot be used: %v", err)
