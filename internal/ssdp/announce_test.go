@@ -221,8 +221,7 @@ func TestAnnounceFails(t *testing.T) { // SSDP-32
 	synctest.Test(t, func(t *testing.T) {
 		cfg := testConfig(v1())
 		cfg.Rand = func(time.Duration) time.Duration { return 0 }
-		r := start(t, cfg)
-		r.failWith(errors.New("network is down"))
+		r := startOn(t, cfg, testLAN(), func(r *running) { r.failWith(errors.New("network is down")) })
 		time.Sleep(10 * time.Second) // tried at 0.2, 1.2, 3.2 and 7.2 s
 		synctest.Wait()
 		if r.announced != nil || r.refused == nil {

@@ -118,7 +118,8 @@ type running struct {
 // start runs a server in the bubble of the test; the bubble waits for its end.
 func start(t *testing.T, cfg Config) *running { return startOn(t, cfg, testLAN()) }
 
-func startOn(t *testing.T, cfg Config, lan LAN) *running {
+// startOn is start on another LAN, after prepare.
+func startOn(t *testing.T, cfg Config, lan LAN, prepare ...func(*running)) *running {
 	r := &running{
 		fakeConn: &fakeConn{t: t, begun: time.Now(), in: make(chan received)},
 		done:     make(chan error, 1),
@@ -132,6 +133,9 @@ func startOn(t *testing.T, cfg Config, lan LAN) *running {
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop = stop
 	t.Cleanup(stop)
+	for _, f := range prepare {
+		f(r)
+	}
 	s := New(cfg, lan, r)
 	go func() {
 		r.done <- s.Run(ctx, func(err error) {

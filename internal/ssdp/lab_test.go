@@ -75,10 +75,8 @@ func usns() (list []string) {
 }
 
 // serveLab runs a server on the router of the lab; stop ends it.
-func serveLab(t *testing.T, l *lab.Lab) (announced <-chan struct{}, stop func()) {
+func serveLab(t *testing.T, l *lab.Lab, u *sock.UDP, lan LAN, devices ...Device) (announced <-chan struct{}, stop func()) {
 	t.Helper()
-	u := listen(t, l.Router, lab.LANDev, Port, true)
-	lan := testLAN()
 	err := l.Router.Do(func() error {
 		dev, err := net.InterfaceByName(lab.LANDev)
 		if err == nil {
@@ -89,7 +87,7 @@ func serveLab(t *testing.T, l *lab.Lab) (announced <-chan struct{}, stop func())
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := testConfig(v1())
+	cfg := testConfig(devices...)
 	cfg.Logf = t.Logf
 	s := New(cfg, lan, u)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -112,8 +110,14 @@ func serveLab(t *testing.T, l *lab.Lab) (announced <-chan struct{}, stop func())
 	return told, end
 }
 
-// search sends a search and returns the answers, the number that is wanted.
+// searchLab sends a search and returns the answers, the number that is wanted.
 func searchLab(t *testing.T, u *sock.UDP, datagram string, to netip.AddrPort, want int) []heard {
+	t.Helper()
+	return searchScope(t, testLAN().Scopes[0], u, datagram, to, want)
+}
+
+// searchScope is searchLab where that scope must answer.
+func searchScope(t *testing.T, scope Scope, u *sock.UDP, datagram string, to netip.AddrPort, want int) []heard {
 	t.Helper()
 	begun := time.Now()
 	if err := u.WriteTo(context.Background(), []byte(datagram), to, netip.Addr{}); err != nil {
@@ -125,7 +129,7 @@ func searchLab(t *testing.T, u *sock.UDP, datagram string, to netip.AddrPort, wa
 	}
 	t.Logf("%d answers from %s within %v", want, to, time.Since(begun))
 	for _, h := range got {
-		if h.src != netip.AddrPortFrom(routerAddr, Port) || !strings.HasPrefix(h.text, "HTTP/1.1 200 OK\r\n") { // SSDP-44
+		if h.src != netip.AddrPortFrom(scope.Addr, Port) || !strings.HasPrefix(h.text, "HTTP/1.1 200 OK\r\n") { // SSDP-44
 			t.Errorf("answer from %s: %q", h.src, h.text)
 		}
 	}
@@ -147,7 +151,7 @@ func TestLab(t *testing.T) {
 			}
 			outside := listen(t, l.Internet, lab.HostDev, Port, true)
 			inside := listen(t, l.LAN2, lab.HostDev, Port, true)
-			announced, stop := serveLab(t, l)
+			announced, stop := serveLab(t, l, listen(t, l.Router, lab.LANDev, Port, true), testLAN(), v1())
 			<-announced
 
 			// SSDP-1, SSDP-20, SSDP-30

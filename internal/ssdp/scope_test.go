@@ -120,8 +120,7 @@ func TestScopeFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := testConfig(v1())
 		cfg.Rand = func(time.Duration) time.Duration { return 0 }
-		r := startOn(t, cfg, testLAN6(siteScope, linkScope))
-		r.setGone(routerSite)
+		r := startOn(t, cfg, testLAN6(siteScope, linkScope), func(r *running) { r.setGone(routerSite) })
 		time.Sleep(500 * time.Millisecond)
 		synctest.Wait()
 		first, want := sets(r.take()), pairsOf(v1().Targets)
