@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -33,7 +34,7 @@ type Follower struct {
 	socks  *sockets // replaced after errors
 	state  State
 	closed bool
-	asking int // SameHost calls that wait for the kernel
+	asking atomic.Int32 // SameHost calls that wait for the kernel
 }
 
 // Follow opens rtnetlink and reads the devices for the first time; nothing
@@ -267,21 +268,16 @@ func describeLAN(old, l LAN) string {
 	if four && six {
 		news += ";"
 	}
-	return news + describe6(l, six)
-}
-
-// describe6 says which IPv6 addresses the LAN device has, if that is news.
-func describe6(l LAN, news bool) string {
-	switch current := len(l.Prefixes6) - l.Deprecated6; {
-	case !news:
-		return ""
-	case len(l.Prefixes6) == 0:
-		return " has no IPv6 address"
-	case l.Deprecated6 > 0:
-		return " has IPv6 address" + joinPrefixes(l.Prefixes6[:current]) + " deprecated" + joinPrefixes(l.Prefixes6[current:])
-	default:
-		return " has IPv6 address" + joinPrefixes(l.Prefixes6)
+	current := len(l.Prefixes6) - l.Deprecated6
+	if six && len(l.Prefixes6) == 0 {
+		news += " has no IPv6 address"
+	} else if six {
+		news += " has IPv6 address" + joinPrefixes(l.Prefixes6[:current])
 	}
+	if six && l.Deprecated6 > 0 {
+		news += " deprecated" + joinPrefixes(l.Prefixes6[current:])
+	}
+	return news
 }
 
 // joinPrefixes gives a blank and a prefix, again and again.

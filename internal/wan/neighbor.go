@@ -116,19 +116,19 @@ func parseNeighbor(b []byte) (Neighbor, error) {
 // It needs CAP_NET_ADMIN, and sends nothing by itself: the entry is marked as
 // used (NTF_USE), as by a packet to the host.
 func (f *Follower) Resolve(addr netip.Addr) error {
-	c, s, err := f.requests()
-	if err != nil {
-		return err
-	}
-	for _, l := range s.LANs {
+	for _, l := range f.State().LANs {
 		if l.OnLink(addr) {
-			return resolve(c, l.Index, addr)
+			return f.resolve(l.Index, addr)
 		}
 	}
 	return fmt.Errorf("resolve %s: it is in no LAN's prefix", addr)
 }
 
-func resolve(c *netlink.Conn, index int, addr netip.Addr) error {
+func (f *Follower) resolve(index int, addr netip.Addr) error {
+	c, _, err := f.requests()
+	if err != nil {
+		return err
+	}
 	head := make([]byte, unix.SizeofNdMsg)
 	head[0] = unix.AF_INET
 	if addr.Is6() {
@@ -136,7 +136,7 @@ func resolve(c *netlink.Conn, index int, addr netip.Addr) error {
 	}
 	nlenc.PutInt32(head[4:8], int32(index))
 	head[10] = unix.NTF_USE
-	if _, err := ask(c, unix.RTM_NEWNEIGH, netlink.Acknowledge|netlink.Create, head, addr); err != nil {
+	if _, err = ask(c, unix.RTM_NEWNEIGH, netlink.Acknowledge|netlink.Create, head, addr); err != nil {
 		return fmt.Errorf("resolve %s (needs root or CAP_NET_ADMIN): %w", addr, err)
 	}
 	return nil

@@ -27,11 +27,11 @@ func (f *Follower) SameHost(a, b netip.Addr) bool {
 	if p.index == 0 || a == b {
 		return p.index != 0
 	}
-	if err := f.look(&p); err == nil && !p.known() && f.enter() {
-		defer f.leave()
-		if f.ask(&p) != nil {
-			return false
+	if f.look(&p) == nil && !p.known() {
+		if f.asking.Add(1) <= askMost {
+			f.ask(&p)
 		}
+		f.asking.Add(-1)
 	}
 	return p.known() && p.macs[0] == p.macs[1]
 }
@@ -83,23 +83,18 @@ func (f *Follower) look(p *pair) error {
 }
 
 // ask makes the kernel find out what is not known, and waits for its events
-// (RTM_NEWNEIGH) until all is.
-func (f *Follower) ask(p *pair) error {
+// (RTM_NEWNEIGH) until all is, or until there is an error.
+func (f *Follower) ask(p *pair) {
 	events, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{Groups: 1 << (unix.RTNLGRP_NEIGH - 1)})
 	if err != nil {
-		return err
+		return
 	}
-	defer events.Close()
-	if err := events.SetReadDeadline(time.Now().Add(askTime)); err != nil {
-		return err
+	if err = events.SetReadDeadline(time.Now().Add(askTime)); err == nil {
+		err = f.look(p) // nothing after this is missed
 	}
-	if err := f.look(p); err != nil { // nothing after this is missed
-		return err
-	}
-	c, _, err := f.requests()
-	for i := 0; i < len(p.addrs) && err == nil; i++ {
-		if p.macs[i] == [6]byte{} {
-			err = resolve(c, p.index, p.addrs[i])
+	for i, a := range p.addrs {
+		if err == nil && p.macs[i] == [6]byte{} {
+			err = f.resolve(p.index, a)
 		}
 	}
 	for err == nil && !p.known() {
@@ -109,7 +104,7 @@ func (f *Follower) ask(p *pair) error {
 			err = p.hear(news[i])
 		}
 	}
-	return err
+	_ = events.Close()
 }
 
 // hear learns from an event.
@@ -122,21 +117,4 @@ func (p *pair) hear(m netlink.Message) error {
 		p.learn(n)
 	}
 	return err
-}
-
-// enter counts a caller that will wait, if there is room for one.
-func (f *Follower) enter() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.asking >= askMost {
-		return false
-	}
-	f.asking++
-	return true
-}
-
-func (f *Follower) leave() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.asking--
 }

@@ -159,16 +159,16 @@ func next(prev State, k kernel, now time.Duration, speed func(name string) uint6
 func (l *LAN) take(addrs []address) {
 	var deprecated []netip.Prefix
 	for _, a := range addrs {
+		list := &l.Prefixes6
 		switch {
-		case a.index != l.Index:
+		case a.index != l.Index, a.flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) != 0:
+			continue
 		case a.prefix.Addr().Is4():
-			l.Prefixes = append(l.Prefixes, a.prefix)
-		case a.flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) != 0:
+			list = &l.Prefixes
 		case a.flags&unix.IFA_F_DEPRECATED != 0:
-			deprecated = append(deprecated, a.prefix)
-		default:
-			l.Prefixes6 = append(l.Prefixes6, a.prefix)
+			list = &deprecated
 		}
+		*list = append(*list, a.prefix)
 	}
 	l.Prefixes6, l.Deprecated6 = append(l.Prefixes6, deprecated...), len(deprecated)
 }

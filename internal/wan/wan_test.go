@@ -175,6 +175,8 @@ func TestDescribeLAN(t *testing.T) {
 	both, otherBoth, old := four, other, four
 	both.Prefixes6, otherBoth.Prefixes6 = six.Prefixes6, six.Prefixes6
 	old.Prefixes6, old.Deprecated6 = prefixes("fe80::1/64", "2001:db8::1/64"), 1
+	oldOther := old
+	oldOther.Prefixes = other.Prefixes
 	for _, test := range []struct {
 		was, is LAN
 		want    string
@@ -191,6 +193,7 @@ func TestDescribeLAN(t *testing.T) {
 		{both, otherBoth, "LAN device lan has address 10.0.1.1/24 10.0.2.1/24"},
 		{four, both, "LAN device lan has IPv6 address 2001:db8::1/64 fe80::1/64"},
 		{both, old, "LAN device lan has IPv6 address fe80::1/64 deprecated 2001:db8::1/64"},
+		{old, oldOther, "LAN device lan has address 10.0.1.1/24 10.0.2.1/24"},
 		{both, four, "LAN device lan has no IPv6 address"},
 		{both, bare, "LAN device lan has no IPv4 address; waiting; has no IPv6 address"},
 	} {
