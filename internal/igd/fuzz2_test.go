@@ -114,9 +114,9 @@ func FuzzPinhole(f *testing.F) {
 		}
 		m := all[1]
 		left := m.Deadline - w.clock
-		any := netip.Addr{}
+		anyHost := netip.Addr{}
 		if m.Client != alice6 || m.Pinhole != alice6 || m.ExternalPort < 1024 || m.InternalPort != m.ExternalPort || !m.Enabled ||
-			left < time.Second || left > 24*time.Hour || m.RemoteHost != any && !m.RemoteHost.Is6() || m.RemoteHost.IsUnspecified() {
+			left < time.Second || left > 24*time.Hour || m.RemoteHost != anyHost && !m.RemoteHost.Is6() || m.RemoteHost.IsUnspecified() {
 			t.Errorf("%q: %+v", args, m)
 		}
 		id := r.values["UniqueID"]
