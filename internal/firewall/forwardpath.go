@@ -321,13 +321,15 @@ func refusal(c kernelChain, family byte) string {
 	which := fmt.Sprintf("ct mark and %s == %s ct status dnat", mark, mark)
 	if family == unix.NFPROTO_IPV6 {
 		program, what = "ip6tables", "connections through pinholes"
-		which = fmt.Sprintf("meta nfproto ipv6 ct mark and %s == %s", mark, mark)
+		which = fmt.Sprintf("ct mark and %s == %s", mark, mark)
 	}
-	switch c.family {
-	case unix.NFPROTO_IPV4:
+	switch {
+	case c.family == unix.NFPROTO_IPV4:
 		table = "ip"
-	case unix.NFPROTO_IPV6:
+	case c.family == unix.NFPROTO_IPV6:
 		table = "ip6"
+	case family == unix.NFPROTO_IPV6:
+		which = "meta nfproto ipv6 " + which
 	}
 	command := fmt.Sprintf("nft insert rule %s %s %s %s accept", table, c.table, c.name, which)
 	if table != "inet" && c.table == "filter" && c.name == "FORWARD" {
