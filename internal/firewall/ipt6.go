@@ -1,9 +1,7 @@
 package firewall
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -26,7 +24,7 @@ func (f *IPTables) openPinholes() {
 		f.logf("firewall: create_forward_rules = no: IPv6 pinholes are open as far as your own rules let them")
 		return
 	}
-	six, err := f.four.twin(f.opts.forward())
+	six, err := f.four.twin(f.opts)
 	if err == nil {
 		err = six.parents(f.ctx)
 	}
@@ -40,103 +38,74 @@ func (f *IPTables) openPinholes() {
 
 // twin is the ip6tables that belongs to an iptables: iptables-legacy has
 // ip6tables-legacy beside it.
-func (f *family) twin(jumps ...jump) (*family, error) {
-	location := f.path
-	if i := strings.LastIndex(location, "iptables"); i >= 0 {
-		location = location[:i] + "ip6tables" + location[i+len("iptables"):]
+func (f *family) twin(opts IPTablesOptions) (six *family, err error) {
+	six = &family{v6: true, tables: []string{"filter"}, jumps: []*jump{opts.forward()}}
+	i := strings.LastIndex(f.path, "iptables")
+	if i < 0 {
+		return nil, errors.New("no ip6tables belongs to " + f.path)
 	}
-	path, restore, err := programs(location)
-	return &family{path: path, restore: restore, jumps: jumps, v6: true}, err
+	six.path, six.restore, err = programs(f.path[:i] + "ip6tables" + f.path[i+len("iptables"):])
+	return six, err
 }
 
 // adoptPinholes is Start for pinholes. If there are to be no rules for them, those
 // of an earlier run go at once; that run has left chains of iptables, too.
 func (f *IPTables) adoptPinholes(ranBefore bool) error {
-	six := f.six
+	six, err := f.six, error(nil)
 	if six == nil {
-		var err error
-		if six, err = f.four.twin(); err != nil || !ranBefore {
+		if six, err = f.four.twin(f.opts); err != nil || !ranBefore {
 			return nil
 		}
 	}
 	listing, err := six.list(f.ctx, lockWait, "filter")
-	if err != nil {
-		if f.six == nil {
-			return nil // a kernel without ip6tables
-		}
-		return err
+	if f.six == nil && err != nil {
+		return nil // a kernel without ip6tables
 	}
 	for k := range pinholesIn(listing) {
 		m := portmap.Mapping{Key: k, Client: k.Pinhole, InternalPort: k.ExternalPort}
 		f.inForce.mapped[newMapped(netip.Addr{}, &m)] = true
 	}
-	if f.six != nil {
-		return nil
+	if f.six == nil {
+		err = six.remove(f.ctx, lockWait, f.logf, "filter")
 	}
-	if err := six.remove(f.ctx, lockWait, f.logf, "filter"); err != nil {
-		return fmt.Errorf("remove the pinholes of an earlier run: %w", err)
-	}
-	return nil
-}
-
-// pinned notes a pinhole that is in the kernel now.
-func (f *IPTables) pinned(m *portmap.Mapping) {
-	for _, r := range f.in("filter", m) {
-		f.pinholes[m.Key] = r.spec
-	}
+	return err
 }
 
 // syncPinholes is Sync for pinholes. What is right stays untouched and counts on:
 // ip6tables-nft 1.8.9 cannot set a counter.
 func (f *IPTables) syncPinholes(all []portmap.Mapping) error {
-	f.pinholes = map[portmap.Key]string{}
-	if f.six == nil {
-		return nil
-	}
-	lacking := map[string]bool{}
-	for i := range all {
-		f.pinned(&all[i])
-	}
-	for _, spec := range f.pinholes {
-		lacking[spec] = true
-	}
 	listing, err := f.six.list(f.ctx, lockWait, "filter")
 	if err != nil {
 		return err
 	}
 	var in strings.Builder
 	if !strings.Contains(listing, "-N "+mapChain+"\n") {
-		fmt.Fprintf(&in, ":%s - [0:0]\n", mapChain)
+		in.WriteString(":" + mapChain + " - [0:0]\n")
 	}
 	in.WriteString(f.six.rejoin("filter", listing, f.alone))
-	for _, spec := range rulesOf(mapChain, canonical(listing)) {
-		if !lacking[spec] {
+	there := map[string]int{}
+	for _, spec := range rulesOf(mapChain, listing) {
+		there[spec]++
+	}
+	for i := range all {
+		if !all[i].Pinhole.IsValid() {
+			continue
+		}
+		for _, r := range f.rules.of(&all[i]) {
+			if there[r.spec]--; there[r.spec] < 0 {
+				r.write(&in, "-A")
+			}
+		}
+	}
+	for spec, n := range there {
+		for ; n > 0; n-- {
 			rule{mapChain, spec, false}.write(&in, "-D")
 		}
-		delete(lacking, spec)
-	}
-	for spec := range lacking {
-		rule{mapChain, spec, false}.write(&in, "-A")
 	}
 	if in.Len() == 0 {
 		return nil
 	}
 	return f.six.run(f.ctx, lockWait, "*filter\n"+in.String()+"COMMIT\n")
-}
-
-// canonical is a listing with IPv6 addresses as we spell them: C libraries differ
-// (musl shortens a single zero).
-func canonical(listing string) string {
-	lines := strings.Split(listing, "\n")
-	for i, line := range lines {
-		for _, option := range []string{"-s", "-d"} {
-			if p, err := netip.ParsePrefix(word(line, option)); err == nil {
-				line = strings.Replace(line, " "+option+" "+word(line, option)+" ", fmt.Sprintf(" %s %v ", option, p), 1)
-			}
-		}
-		lines[i] = line
-	}
-	return strings.Join(lines, "\n")
 }
 
 // pinholesIn gives the pinholes of ip6tables' table filter, each with what its rule
@@ -157,13 +126,4 @@ func pinholesIn(listing string) map[portmap.Key]string {
 		}] = counters(line)
 	}
 	return all
-}
-
-// forwardPath6 looks whether what comes from the uplink gets to the pinholes.
-func (f *family) forwardPath6(ctx context.Context, uplink string) (warning string, err error) {
-	dropped, err := dropped(ctx, f.path, forwarding{uplink: uplink, pinholes: true})
-	if err != nil || !dropped {
-		return "", err
-	}
-	return fmt.Sprintf("chain FORWARD of table ip6 filter drops connections to IPv6 pinholes; let them pass: %s -I FORWARD -j %s", f.path, mapChain), nil
 }

@@ -53,7 +53,7 @@ func TestPinholeRules(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got := ""
-			for _, r := range (ruleset{uplink: "wan0", network: homePin}).pinhole(&tt.m) {
+			for _, r := range (ruleset{uplink: "wan0", network: homePin}).of(&tt.m) {
 				got += r.spec
 				// What is read of the listed rule is the pinhole.
 				listed := pinholesIn("-A UPNPD " + strings.Replace(r.spec, "-j", "-c 5 600 -j", 1) + "\n")
@@ -92,10 +92,15 @@ func TestPinholesIn(t *testing.T) {
 
 // TestCanonical: musl writes a single zero as "::", glibc does not.
 func TestCanonical(t *testing.T) {
-	const listed = "-A UPNPD -s 2001:db8:1::3:4:5:6/128 -d 2001:db8:77::1:2:3:4/128 -p tcp -m tcp --dport 80 -j ACCEPT\n-A UPNPD -s 10.0.0.0/8 -j DROP\n-P INPUT ACCEPT"
-	const want = "-A UPNPD -s 2001:db8:1:0:3:4:5:6/128 -d 2001:db8:77:0:1:2:3:4/128 -p tcp -m tcp --dport 80 -j ACCEPT\n-A UPNPD -s 10.0.0.0/8 -j DROP\n-P INPUT ACCEPT"
-	if got := canonical(listed); got != want {
-		t.Errorf("got\n%s\nwant\n%s", got, want)
+	for listed, want := range map[string]string{
+		"UPNPD -s 2001:db8:1::3:4:5:6/128 -d 2001:db8:77::1:2:3:4/128 -p tcp -j ACCEPT": "UPNPD -s 2001:db8:1:0:3:4:5:6/128 -d 2001:db8:77:0:1:2:3:4/128 -p tcp -j ACCEPT",
+		"UPNPD ! -d 2001:db8:77::1:2:3:4/128 -j RETURN":                                 "UPNPD ! -d 2001:db8:77:0:1:2:3:4/128 -j RETURN",
+		"UPNPD -s 10.0.0.0/8 -j DROP":                                                   "UPNPD -s 10.0.0.0/8 -j DROP",
+		"UPNPD -j DROP":                                                                 "UPNPD -j DROP",
+	} {
+		if got := canonical(listed); got != want {
+			t.Errorf("got\n%s\nwant\n%s", got, want)
+		}
 	}
 	if got := netip.MustParseAddr("2001:db8:1:0:3:4:5:6").String(); got != "2001:db8:1:0:3:4:5:6" {
 		t.Errorf("we spell it %s", got)
@@ -109,12 +114,14 @@ func TestTwin(t *testing.T) {
 		"/usr/sbin/iptables-legacy": "/usr/sbin/ip6tables-legacy",
 		"/usr/sbin/iptables-nft":    "/usr/sbin/ip6tables-nft",
 	} {
-		f, err := (&family{path: path}).twin()
+		f, err := (&family{path: path}).twin(options("iptables"))
 		if err != nil || f.path != want || f.restore != want+"-restore" || f.table("filter") != "ip6 filter" {
 			t.Errorf("%s: got %+v %v", path, f, err)
 		}
 	}
-	if f, err := (&family{path: "/opt/iptables-1/run"}).twin(); err == nil {
-		t.Errorf("a program of another name has the twin %s", f.path)
+	for _, path := range []string{"/opt/iptables-1/run", "/bin/sh"} {
+		if f, err := (&family{path: path}).twin(options("iptables")); err == nil {
+			t.Errorf("%s has the twin %s", path, f.path)
+		}
 	}
 }

@@ -308,3 +308,57 @@ func TestPinholesTakenOver(t *testing.T) {
 		}
 	})
 }
+
+// TestPinholeConnectionsEnd: the system accepts what is established, so the
+// connections of a pinhole end with it, however it ends (issue 6, point 4).
+func TestPinholeConnectionsEnd(t *testing.T) {
+	variants6(t, func(t *testing.T, l *lab.Lab, o IPTablesOptions, _ func() string) {
+		const to = "[2001:db8:77::10]:8080"
+		kept := pinTo(portmap.UDP, "2001:db8:77::10", 8081)
+		off := o
+		off.IPv6 = false
+		p, q := newPeer(t, l.Internet, "[2001:db8:ff::1]:4001"), newPeer(t, l.Internet, "[2001:db8:ff::1]:4002")
+		sync := func(f *IPTables, all ...portmap.Mapping) {
+			t.Helper()
+			on(t, l, func() error { return f.Sync(homePin, all) })
+		}
+		start := func(o IPTablesOptions) *IPTables {
+			t.Helper()
+			f, err := open(t, l, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { f.inForce.flows.Close() })
+			return f
+		}
+		ended := func(name string, end func(f *IPTables)) {
+			t.Helper()
+			f := start(o)
+			sync(f, udpPin, kept)
+			for range 3 {
+				if p.ask(to) == "" || q.ask("[2001:db8:77::10]:8081") == "" {
+					t.Fatalf("%s: the pinhole does not work before", name)
+				}
+				on(t, l, func() error { return f.Change([]portmap.Mapping{udpPin}, &udpPin) })
+			}
+			end(f)
+			until(t, name+": the connection ends", func() bool { return p.ask(to) == "" })
+		}
+		ended("removed", func(f *IPTables) {
+			on(t, l, func() error { return f.Change([]portmap.Mapping{udpPin}, nil) })
+		})
+		if q.ask("[2001:db8:77::10]:8081") == "" {
+			t.Error("removed: another pinhole's connection ends, too")
+		}
+		ended("not in a Sync", func(f *IPTables) { sync(f, kept) })
+		ended("PIN-10: no prefix", func(f *IPTables) {
+			on(t, l, func() error { return f.Sync(home, []portmap.Mapping{udpPin, kept}) })
+		})
+		ended("a killed run's, not restored", func(*IPTables) { sync(start(o), kept) })
+		ended("a killed run's, IPv6 is off now", func(*IPTables) { sync(start(off)) })
+		ended("a killed run's, nftables now", func(*IPTables) {
+			on(t, l, func() error { return RemoveChains(context.Background(), t.Logf) })
+		})
+		ended("stopped", func(f *IPTables) { on(t, l, f.Close) })
+	})
+}

@@ -58,16 +58,14 @@ type IPTables struct {
 	rules   ruleset // for the network of the last Sync
 	alone   bool    // a Sync has removed what other options of an earlier run left
 	inForce *inForce
-
-	pinholes map[portmap.Key]string // the rules of ip6tables that are in the kernel
-	noPin    error                  // why no pinhole can be opened
+	noPin   error // why no pinhole can be opened
 }
 
 // NewIPTables finds the programs and checks that the kernel answers and has the
 // chains that opts name; it changes nothing. uplink is the WAN device's name.
 // When ctx ends, running programs are killed and all but Close fails.
 func NewIPTables(ctx context.Context, opts IPTablesOptions, uplink string, logf func(string, ...any)) (*IPTables, error) {
-	four, err := newFamily(opts.Location, opts.jumps())
+	four, err := newFamily(opts)
 	if err != nil {
 		return nil, err
 	}
@@ -112,77 +110,57 @@ func (f *IPTables) Change(remove []portmap.Mapping, add *portmap.Mapping) error 
 	if add != nil && add.Pinhole.IsValid() && f.noPin != nil {
 		return fmt.Errorf("open a pinhole: %w", f.noPin)
 	}
-	for _, table := range []string{"nat", "filter"} {
-		if err := f.edit(table, remove, add); err != nil {
-			return err
-		}
+	err := f.edit(f.four, remove, add)
+	if err == nil && f.six != nil {
+		err = f.edit(f.six, remove, add)
 	}
-	for i := range remove {
-		delete(f.pinholes, remove[i].Key)
+	if err == nil {
+		f.inForce.change(remove, add)
 	}
-	if add != nil {
-		f.pinned(add)
-	}
-	f.inForce.change(remove, add)
-	return nil
+	return err
 }
 
-// edit is Change for the table nat, where port mappings are, or for ip6tables'
-// table filter.
-func (f *IPTables) edit(table string, remove []portmap.Mapping, add *portmap.Mapping) error {
+// edit is Change for one family, in the table where it has its mappings.
+func (f *IPTables) edit(family *family, remove []portmap.Mapping, add *portmap.Mapping) error {
 	var before, after []rule
 	for i := range remove {
-		before = append(before, f.in(table, &remove[i])...)
+		if m := &remove[i]; m.Pinhole.IsValid() == family.v6 {
+			before = append(before, f.rules.of(m)...)
+		}
 	}
-	if add != nil {
-		after = f.in(table, add)
+	if add != nil && add.Pinhole.IsValid() == family.v6 {
+		after = f.rules.of(add)
 	}
 	if len(before)+len(after) == 0 {
 		return nil
 	}
-	program := f.four
-	if table == "filter" {
-		program = f.six
-	}
+	table := family.tables[0]
 	var in strings.Builder
-	fmt.Fprintf(&in, "*%s\n", table)
-	for _, j := range program.jumps {
+	in.WriteString("*" + table + "\n")
+	for _, j := range family.jumps {
 		if j.table == table {
-			fmt.Fprintf(&in, "-C %s\n", j)
+			in.WriteString("-C " + j.String() + "\n")
 		}
 	}
-	if slices.Equal(before, after) { // a renewal: they must still be there
-		for _, r := range before {
-			r.write(&in, "-C")
+	how := "-D"
+	if slices.Equal(before, after) {
+		how, after = "-C", nil // a renewal: they must still be there
+	}
+	for _, r := range before {
+		r.write(&in, how)
+	}
+	if len(before) > 0 && len(after) > 0 && !family.v6 {
+		listing, err := family.list(f.ctx, lockWait, table, "-v")
+		if err != nil {
+			return err
 		}
-	} else {
-		for _, r := range before {
-			r.write(&in, "-D")
-		}
-		if len(before) > 0 && len(after) > 0 && table == "nat" {
-			listing, err := program.list(f.ctx, lockWait, table, "-v")
-			if err != nil {
-				return err
-			}
-			after[0] = after[0].counting(countedIn(listing)[add.Key])
-		}
-		for _, r := range after {
-			r.write(&in, r.place())
-		}
+		after[0] = after[0].counting(countedIn(listing)[add.Key])
+	}
+	for _, r := range after {
+		r.write(&in, r.place())
 	}
 	in.WriteString("COMMIT\n")
-	return program.run(f.ctx, lockWait, in.String())
-}
-
-// in gives the rules that a mapping has in a table, as edit names it.
-func (f *IPTables) in(table string, m *portmap.Mapping) []rule {
-	switch {
-	case !m.Pinhole.IsValid() && table == "nat":
-		return f.rules.of(m)
-	case m.Pinhole.IsValid() && table == "filter" && f.six != nil:
-		return f.rules.pinhole(m)
-	}
-	return nil
+	return family.run(f.ctx, lockWait, in.String())
 }
 
 // Sync rewrites our chains as a whole and puts back the jumps to them if
@@ -192,7 +170,7 @@ func (f *IPTables) Sync(n portmap.Network, all []portmap.Mapping) error {
 	f.rules = ruleset{uplink: f.uplink, network: n}
 	further := map[string]string{}
 	var counted map[portmap.Key]string
-	for _, table := range f.four.tables() {
+	for _, table := range f.four.tables {
 		listing, err := f.four.list(f.ctx, lockWait, table, "-v")
 		if err != nil {
 			return err
@@ -205,8 +183,10 @@ func (f *IPTables) Sync(n portmap.Network, all []portmap.Mapping) error {
 	if err := f.four.run(f.ctx, lockWait, f.rules.whole(all, f.opts.ForwardRules, further, counted)); err != nil {
 		return err
 	}
-	if err := f.syncPinholes(all); err != nil {
-		return err
+	if f.six != nil {
+		if err := f.syncPinholes(all); err != nil {
+			return err
+		}
 	}
 	f.alone = true
 	f.inForce.sync(n, all)

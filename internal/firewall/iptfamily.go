@@ -10,17 +10,22 @@ import (
 	"time"
 )
 
-// family is iptables or ip6tables: the programs, and the jumps to our chains.
+// family is iptables or ip6tables.
 type family struct {
-	path, restore string // of iptables, and of iptables-restore
-	jumps         []jump
 	v6            bool
+	path, restore string   // the programs
+	tables        []string // where we have chains; first that of the mappings
+	jumps         []*jump  // to them
 }
 
-// newFamily finds the programs of iptables.
-func newFamily(location string, jumps []jump) (*family, error) {
-	path, restore, err := programs(location)
-	return &family{path: path, restore: restore, jumps: jumps}, err
+// newFamily finds iptables.
+func newFamily(opts IPTablesOptions) (f *family, err error) {
+	f = &family{tables: []string{"nat"}, jumps: opts.jumps()}
+	if opts.ForwardRules {
+		f.tables = append(f.tables, "filter")
+	}
+	f.path, f.restore, err = programs(opts.Location)
+	return f, err
 }
 
 // programs gives the paths of iptables and of the iptables-restore that
@@ -54,9 +59,9 @@ type jump struct {
 	option               string // that names the parent, for errors
 }
 
-func (j jump) String() string { return j.parent + " -j " + j.chain }
+func (j *jump) String() string { return j.parent + " -j " + j.chain }
 
-func (j jump) place() string {
+func (j *jump) place() string {
 	if j.atEnd {
 		return "-A"
 	}
@@ -65,8 +70,8 @@ func (j jump) place() string {
 
 // jumps lists them. The administrator's own redirects come before ours, and
 // ours before the router's masquerading.
-func (o *IPTablesOptions) jumps() []jump {
-	list := []jump{
+func (o *IPTablesOptions) jumps() []*jump {
+	list := []*jump{
 		{"nat", o.PreroutingChain, preChain, true, "prerouting_chain_name"},
 		{"nat", "POSTROUTING", postChain, false, ""},
 	}
@@ -77,8 +82,8 @@ func (o *IPTablesOptions) jumps() []jump {
 }
 
 // forward is the jump from the forward chain, in iptables and in ip6tables.
-func (o *IPTablesOptions) forward() jump {
-	return jump{"filter", o.ForwardChain, mapChain, o.ForwardAppend, "forward_chain_name"}
+func (o *IPTablesOptions) forward() *jump {
+	return &jump{"filter", o.ForwardChain, mapChain, o.ForwardAppend, "forward_chain_name"}
 }
 
 // parents checks that the chains named by options exist.
@@ -118,16 +123,6 @@ func (f *family) rejoin(table, listing string, alone bool) (lines string) {
 		}
 	}
 	return lines
-}
-
-// tables are those in which we have chains.
-func (f *family) tables() (names []string) {
-	for _, j := range f.jumps {
-		if !slices.Contains(names, j.table) {
-			names = append(names, j.table)
-		}
-	}
-	return names
 }
 
 // table is what people read.

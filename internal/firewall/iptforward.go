@@ -16,14 +16,19 @@ import (
 // DNAT, whatever else it looks at; other rules count when they look at nothing,
 // or at the uplink only.
 func (f *IPTables) ForwardPath() (warning string, err error) {
-	warning, err = forwardPath(f.ctx, f.four.path, f.uplink, f.opts.ForwardRules)
+	warning, err = forwardPath(f.ctx, f.four.path, forwarding{uplink: f.uplink, marked: f.opts.ForwardRules})
 	foreign, _ := foreignRefusals(f.uplink) // an error: there is no nf_tables
 	six := ""
 	if f.six != nil && err == nil {
-		six, err = f.six.forwardPath6(f.ctx, f.uplink)
+		six, err = forwardPath(f.ctx, f.six.path, forwarding{uplink: f.uplink, pinholes: true})
 	}
-	warnings := slices.DeleteFunc([]string{warning, foreign, six}, func(w string) bool { return w == "" })
-	return strings.Join(warnings, "; "), err
+	for _, w := range []string{foreign, six} {
+		if warning != "" && w != "" {
+			warning += "; "
+		}
+		warning += w
+	}
+	return warning, err
 }
 
 // LegacyForwardPath is ForwardPath for the nftables backend on a machine where
@@ -33,26 +38,13 @@ func LegacyForwardPath(ctx context.Context, uplink string) (warning string, err 
 	if program == "" || !slices.Contains(strings.Fields(LegacyTables()), "filter") {
 		return "", nil
 	}
-	return forwardPath(ctx, program, uplink, true)
+	return forwardPath(ctx, program, forwarding{uplink: uplink, marked: true})
 }
 
-func forwardPath(ctx context.Context, program, uplink string, marked bool) (warning string, err error) {
-	dropped, err := dropped(ctx, program, forwarding{uplink: uplink, marked: marked})
-	if err != nil || !dropped {
-		return "", err
-	}
-	which := "-m conntrack --ctstate DNAT"
-	if marked {
-		which = "-m connmark --mark " + mark + "/" + mark + " " + which
-	}
-	return fmt.Sprintf("chain FORWARD of table ip filter drops connections to mapped ports; let them pass: %s -I FORWARD %s -j ACCEPT", program, which), nil
-}
-
-// dropped reads the rules of table filter and reports whether they drop the packet.
-func dropped(ctx context.Context, program string, p forwarding) (bool, error) {
+func forwardPath(ctx context.Context, program string, p forwarding) (warning string, err error) {
 	listing, err := execute(ctx, program, "", "-w", fmt.Sprint(lockWait), "-t", "filter", "-S")
 	if err != nil {
-		return false, fmt.Errorf("list table filter: %w", err)
+		return "", fmt.Errorf("list table filter: %w", err)
 	}
 	p.rules = map[string][]string{}
 	for _, line := range strings.Split(listing, "\n") {
@@ -61,8 +53,17 @@ func dropped(ctx context.Context, program string, p forwarding) (bool, error) {
 			p.rules[chain] = append(p.rules[chain], rule)
 		}
 	}
-	end := p.end("FORWARD")
-	return end == "DROP" || end == "" && strings.Contains(listing, "-P FORWARD DROP"), nil
+	if end := p.end("FORWARD"); end == "ours" || end == "ACCEPT" || end == "" && !strings.Contains(listing, "-P FORWARD DROP") {
+		return "", nil
+	}
+	family, what, which := "ip", "mapped ports", "-m conntrack --ctstate DNAT -j ACCEPT"
+	if p.marked {
+		which = "-m connmark --mark " + mark + "/" + mark + " " + which
+	}
+	if p.pinholes {
+		family, what, which = "ip6", "IPv6 pinholes", "-j "+mapChain
+	}
+	return fmt.Sprintf("chain FORWARD of table %s filter drops connections to %s; let them pass: %s -I FORWARD %s", family, what, program, which), nil
 }
 
 // uncommented is a rule without its comment, which may hold anything.

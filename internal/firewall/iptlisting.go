@@ -2,7 +2,6 @@ package firewall
 
 import (
 	"fmt"
-	"maps"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -62,11 +61,13 @@ func (f *IPTables) Packets() (map[portmap.Key]uint64, error) {
 		return nil, err
 	}
 	counted := countedIn(listing)
-	if f.six != nil && len(f.pinholes) > 0 {
+	if f.six != nil {
 		if listing, err = f.six.list(f.ctx, closeWait, "filter", "-v"); err != nil {
 			return nil, err
 		}
-		maps.Copy(counted, pinholesIn(listing))
+		for k, c := range pinholesIn(listing) {
+			counted[k] = c
+		}
 	}
 	all := make(map[portmap.Key]uint64, len(counted))
 	for k, c := range counted {
@@ -126,5 +127,9 @@ func listedAddr(s string) netip.Addr {
 
 // key is the portmap.Key of the mapping.
 func (m mapped) key() portmap.Key {
-	return portmap.Key{Protocol: portmap.Protocol(m.proto), ExternalPort: m.external.Port(), RemoteHost: m.remote}
+	k := portmap.Key{Protocol: portmap.Protocol(m.proto), ExternalPort: m.external.Port(), RemoteHost: m.remote, RemotePort: m.remotePort}
+	if m.pinhole() {
+		k.Pinhole = m.client.Addr()
+	}
+	return k
 }

@@ -3,6 +3,7 @@ package firewall
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -13,19 +14,20 @@ import (
 // since, and says in words what differs, "" for nothing. It changes nothing.
 func (f *IPTables) Verify() (string, error) {
 	all := make([]portmap.Mapping, 0, len(f.inForce.mapped))
+	var pinholes strings.Builder
+	pinholes.WriteString("*filter\n")
 	for m := range f.inForce.mapped {
-		if m.client.Addr().Is4() {
-			all = append(all, portmap.Mapping{Key: m.key(), Client: m.client.Addr(), InternalPort: m.client.Port(), Enabled: true})
+		p := portmap.Mapping{Key: m.key(), Client: m.client.Addr(), InternalPort: m.client.Port(), Enabled: true}
+		if all = append(all, p); m.pinhole() {
+			for _, r := range f.rules.of(&p) {
+				r.write(&pinholes, "-A")
+			}
 		}
 	}
 	said, err := f.four.differs(f.ctx, f.rules.whole(all, f.opts.ForwardRules, nil, nil))
 	if err == nil && f.six != nil {
-		var more string
-		want := "*filter\n"
-		for _, spec := range f.pinholes {
-			want += "-A " + mapChain + " " + spec + "\n"
-		}
-		more, err = f.six.differs(f.ctx, want)
+		more := ""
+		more, err = f.six.differs(f.ctx, pinholes.String())
 		said += more
 	}
 	return strings.TrimPrefix(said, "; "), err
@@ -34,12 +36,11 @@ func (f *IPTables) Verify() (string, error) {
 // differs says what our chains and jumps lack or have too many; want is the input
 // of iptables-restore that makes the chains.
 func (f *family) differs(ctx context.Context, want string) (said string, err error) {
-	for _, table := range f.tables() {
+	for _, table := range f.tables {
 		have, err := f.list(ctx, closeWait, table)
 		if err != nil {
 			return "", err
 		}
-		have = canonical(have)
 		_, rules, _ := strings.Cut(want, "*"+table+"\n")
 		rules, _, _ = strings.Cut(rules, "COMMIT\n")
 		for _, chain := range []string{preChain, mapChain, postChain} {
@@ -61,10 +62,23 @@ func rulesOf(chain, text string) (rules []string) {
 	for _, line := range strings.Split(text, "\n") {
 		_, rest, _ := strings.Cut(line, " ") // -A or -I
 		if strings.HasPrefix(rest, chain+" -") {
-			rules = append(rules, strings.TrimPrefix(rest, chain+" "))
+			rules = append(rules, canonical(rest)[len(chain)+1:])
 		}
 	}
 	return rules
+}
+
+// canonical is a rule with its addresses as we spell them: C libraries differ about
+// IPv6 (musl shortens a single zero).
+func canonical(rule string) string {
+	for _, option := range []string{" -s ", " -d "} {
+		before, rest, _ := strings.Cut(rule, option)
+		listed, rest, _ := strings.Cut(rest, " ")
+		if p, err := netip.ParsePrefix(listed); err == nil {
+			rule = before + option + p.String() + " " + rest
+		}
+	}
+	return rule
 }
 
 // difference says what a chain lacks or has too many; the order of its rules does

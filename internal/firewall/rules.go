@@ -48,40 +48,34 @@ type ruleset struct {
 // disabled mapping has no rules, nor has any while the uplink has no address or
 // the client is no host of a served LAN: addresses change, and what was a host
 // may become the router.
+//
+// The one rule of a pinhole is for ip6tables' table filter, where the order does
+// not matter.
 func (s ruleset) of(m *portmap.Mapping) []rule {
-	if !m.Enabled || !s.network.External.IsValid() || !s.network.OnLink(m.Client) {
+	pinhole := m.Pinhole.IsValid()
+	if !m.Enabled || !s.network.OnLink(m.Client) || !pinhole && !s.network.External.IsValid() {
 		return nil
 	}
 	proto := strings.ToLower(m.Protocol.String())
-	from, to := "", ""
-	if m.RemoteHost.IsValid() {
-		from, to = fmt.Sprintf("-s %v/32 ", m.RemoteHost), fmt.Sprintf("-d %v/32 ", m.RemoteHost)
-	}
+	from, to, sport := "", "", ""
 	specific := m.RemoteHost.IsValid()
+	if specific {
+		remote := netip.PrefixFrom(m.RemoteHost, m.RemoteHost.BitLen()).String()
+		from, to = "-s "+remote+" ", "-d "+remote+" "
+	}
+	if m.RemotePort != 0 {
+		sport = fmt.Sprintf("--sport %d ", m.RemotePort)
+	}
+	if pinhole {
+		return []rule{{mapChain, fmt.Sprintf("%s-d %v/128 -p %s -m %s %s--dport %d -j ACCEPT",
+			from, m.Client, proto, proto, sport, m.InternalPort), false}}
+	}
 	return []rule{
 		{mapChain, fmt.Sprintf("%s-p %s -m %s --dport %d -j DNAT --to-destination %v:%d",
 			from, proto, proto, m.ExternalPort, m.Client, m.InternalPort), specific},
 		{postChain, fmt.Sprintf("-s %v/32 %s-o %s -p %s -m %s --sport %d -j SNAT --to-source %v:%d",
 			m.Client, to, s.uplink, proto, proto, m.InternalPort, s.network.External, m.ExternalPort), specific},
 	}
-}
-
-// pinhole gives the rule of a pinhole, in a chain of ip6tables where the order of
-// rules does not matter. A pinhole whose host is on no served LAN has none.
-func (s ruleset) pinhole(m *portmap.Mapping) []rule {
-	if !m.Enabled || !s.network.OnLink(m.Client) {
-		return nil
-	}
-	proto := strings.ToLower(m.Protocol.String())
-	from, sport := "", ""
-	if m.RemoteHost.IsValid() {
-		from = fmt.Sprintf("-s %v/128 ", m.RemoteHost)
-	}
-	if m.RemotePort != 0 {
-		sport = fmt.Sprintf("--sport %d ", m.RemotePort)
-	}
-	return []rule{{mapChain, fmt.Sprintf("%s-d %v/128 -p %s -m %s %s--dport %d -j ACCEPT",
-		from, m.Client, proto, proto, sport, m.InternalPort), false}}
 }
 
 // whole is the iptables-restore input that makes our chains equal to the
