@@ -288,7 +288,7 @@ func TestBadSubscribers(t *testing.T) {
 						if exists, busy, _ := w.state(bad); exists && !busy {
 							t.Errorf("message %d did not take %v", n, tt.after)
 						}
-						time.Sleep(1)
+						time.Sleep(time.Nanosecond)
 					}
 					synctest.Wait()
 					exists, busy, failed := w.state(bad)
@@ -412,7 +412,7 @@ func TestUnreachable(t *testing.T) {
 			time.Sleep(5*time.Second - 1)
 			w.status("before the end", 200, "SUBSCRIBE", host, "SID: "+sid)
 			w.set(fmt.Sprint("new", n), "x")
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			synctest.Wait()
 		}
 		w.status("in the end", 412, "SUBSCRIBE", host, "SID: "+sid)

@@ -104,10 +104,8 @@ func (p *Publisher) known(t *topic, sid string, leave bool, life time.Duration) 
 			return &httpmsg.Response{Status: 200}
 		}
 		s.expires = now.Add(life)
-		if s.failed > 0 { // it lives: what it missed need not wait for the next change
-			s.stale = true
-			p.look()
-		}
+		s.stale = true // it lives: what a failed message had need not wait for a change
+		p.look()
 		return accepted(sid, life)
 	}
 	return &httpmsg.Response{Status: 412}

@@ -3,6 +3,7 @@
 package gena
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"regexp"
@@ -186,6 +187,27 @@ func TestLimits(t *testing.T) {
 		if n := len(w.log()); n != 6 { // one a minute for each host
 			t.Errorf("%d lines: %q", n, w.log())
 		}
+	})
+}
+
+// Messages under way count, so that one host cannot make more than 16 of them
+// by leaving and coming again.
+func TestLimitOfMessages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.run()()
+		w.refuse = func(ctx context.Context, _ netip.AddrPort) error {
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		for range 16 {
+			sid := w.subscribe(host)
+			synctest.Wait()
+			w.status("UNSUBSCRIBE", 200, "UNSUBSCRIBE", host, "SID: "+sid)
+		}
+		w.status("17 messages", 503, "SUBSCRIBE", host, nt, callbackOf(host))
+		time.Sleep(6 * time.Second)
+		w.subscribe(host)
 	})
 }
 
