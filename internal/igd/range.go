@@ -2,6 +2,7 @@ package igd
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/linux-igd/upnpd/internal/portmap"
 	"github.com/linux-igd/upnpd/internal/soap"
@@ -99,9 +100,9 @@ func (s *Server) appendListed(b []byte, m portmap.Mapping) []byte {
 		"NewEnabled", "NewDescription", "NewLeaseTime"}
 	b = append(b, "<p:PortMappingEntry>"...)
 	for i, value := range s.entry(m) {
-		b = append(append(append(b, "<p:"...), names[i]...), '>')
+		b = fmt.Appendf(b, "<p:%s>", names[i])
 		b = soap.AppendEscaped(b, value)
-		b = append(append(append(b, "</p:"...), names[i]...), '>')
+		b = fmt.Appendf(b, "</p:%s>", names[i])
 	}
 	return append(b, "</p:PortMappingEntry>"...)
 }

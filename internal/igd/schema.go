@@ -49,9 +49,11 @@ type variable struct {
 func args(names ...string) []argument {
 	list := make([]argument, len(names))
 	for i, n := range names {
-		related, ok := relatedVariable[n]
-		if !ok {
-			related = strings.TrimPrefix(n, "New")
+		related := strings.TrimPrefix(n, "New")
+		for _, r := range relatedVariable {
+			if r[0] == n {
+				related = r[1]
+			}
 		}
 		list[i] = argument{n, related}
 	}
@@ -60,30 +62,30 @@ func args(names ...string) []argument {
 
 // relatedVariable has the arguments whose variable is named otherwise (SPEC 5.4,
 // 5.10).
-var relatedVariable = map[string]string{
-	"NewPortMappingIndex": "PortMappingNumberOfEntries",
-	"NewProtocol":         "PortMappingProtocol",
-	"NewEnabled":          "PortMappingEnabled",
-	"NewLeaseDuration":    "PortMappingLeaseDuration",
+var relatedVariable = [...][2]string{
+	{"NewPortMappingIndex", "PortMappingNumberOfEntries"},
+	{"NewProtocol", "PortMappingProtocol"},
+	{"NewEnabled", "PortMappingEnabled"},
+	{"NewLeaseDuration", "PortMappingLeaseDuration"},
 
-	"NewReservedPort":  "ExternalPort",
-	"NewStartPort":     "ExternalPort",
-	"NewEndPort":       "ExternalPort",
-	"NewNumberOfPorts": "PortMappingNumberOfEntries",
-	"NewManage":        "A_ARG_TYPE_Manage",
-	"NewPortListing":   "A_ARG_TYPE_PortListing",
+	{"NewReservedPort", "ExternalPort"},
+	{"NewStartPort", "ExternalPort"},
+	{"NewEndPort", "ExternalPort"},
+	{"NewNumberOfPorts", "PortMappingNumberOfEntries"},
+	{"NewManage", "A_ARG_TYPE_Manage"},
+	{"NewPortListing", "A_ARG_TYPE_PortListing"},
 
-	"RemoteHost":             "A_ARG_TYPE_IPv6Address",
-	"RemotePort":             "A_ARG_TYPE_Port",
-	"InternalClient":         "A_ARG_TYPE_IPv6Address",
-	"InternalPort":           "A_ARG_TYPE_Port",
-	"Protocol":               "A_ARG_TYPE_Protocol",
-	"LeaseTime":              "A_ARG_TYPE_LeaseTime",
-	"NewLeaseTime":           "A_ARG_TYPE_LeaseTime",
-	"UniqueID":               "A_ARG_TYPE_UniqueID",
-	"PinholePackets":         "A_ARG_TYPE_PinholePackets",
-	"IsWorking":              "A_ARG_TYPE_Boolean",
-	"OutboundPinholeTimeout": "A_ARG_TYPE_OutboundPinholeTimeout",
+	{"RemoteHost", "A_ARG_TYPE_IPv6Address"},
+	{"RemotePort", "A_ARG_TYPE_Port"},
+	{"InternalClient", "A_ARG_TYPE_IPv6Address"},
+	{"InternalPort", "A_ARG_TYPE_Port"},
+	{"Protocol", "A_ARG_TYPE_Protocol"},
+	{"LeaseTime", "A_ARG_TYPE_LeaseTime"},
+	{"NewLeaseTime", "A_ARG_TYPE_LeaseTime"},
+	{"UniqueID", "A_ARG_TYPE_UniqueID"},
+	{"PinholePackets", "A_ARG_TYPE_PinholePackets"},
+	{"IsWorking", "A_ARG_TYPE_Boolean"},
+	{"OutboundPinholeTimeout", "A_ARG_TYPE_OutboundPinholeTimeout"},
 }
 
 func (s *service) action(name string) *action {
