@@ -110,16 +110,28 @@ func (s *Server) eventPath(svc *service) string {
 }
 
 // evented gives the evented variables with their values, in the order of the
-// SCPD.
+// SCPD. A table that changes meanwhile is read again, so that the number of
+// mappings and SystemUpdateID are of one moment (SPEC GENA-11).
 func (s *Server) evented(svc *service) []gena.Property {
 	var all []gena.Property
-	for i := range svc.vars {
-		if v := &svc.vars[i]; v.evented {
-			all = append(all, gena.Property{Name: v.name, Value: v.get(s)})
+	for range eventedTries {
+		before := s.table.UpdateID()
+		all = all[:0]
+		for i := range svc.vars {
+			if v := &svc.vars[i]; v.evented {
+				all = append(all, gena.Property{Name: v.name, Value: v.get(s)})
+			}
+		}
+		if s.table.UpdateID() == before {
+			break
 		}
 	}
 	return all
 }
+
+// eventedTries bounds the readings while clients change the table all the time;
+// the next event is right again.
+const eventedTries = 4
 
 // ConfigID changes when the documents do (CONFIGID.UPNP.ORG, SPEC SSDP-13).
 func (s *Server) ConfigID() uint32 { return s.configID }
@@ -157,7 +169,7 @@ func (s *Server) Handle(req *httpmsg.Request) *httpmsg.Response {
 	path := req.Target
 	if svc := s.control[path]; svc != nil {
 		if req.Method != "POST" {
-			return notAllowed(req.Method, "POST")
+			return httpmsg.NotAllowed(req.Method, "POST")
 		}
 		return s.handleControl(svc, req)
 	}
@@ -172,19 +184,9 @@ func (s *Server) Handle(req *httpmsg.Request) *httpmsg.Response {
 		return &httpmsg.Response{Status: 404}
 	}
 	if req.Method != "GET" && req.Method != "HEAD" {
-		return notAllowed(req.Method, "GET, HEAD")
+		return httpmsg.NotAllowed(req.Method, "GET, HEAD")
 	}
 	return xmlResponse(200, []byte(doc))
-}
-
-// notAllowed is 405 for a method of HTTP or UPnP, 501 for others (SPEC HTTP-11).
-func notAllowed(method, allow string) *httpmsg.Response {
-	switch method {
-	case "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT", "PATCH",
-		"M-POST", "SUBSCRIBE", "UNSUBSCRIBE", "NOTIFY":
-		return &httpmsg.Response{Status: 405, Header: httpmsg.Header{{Name: "Allow", Value: allow}}}
-	}
-	return &httpmsg.Response{Status: 501}
 }
 
 func xmlResponse(status int, body []byte) *httpmsg.Response {
