@@ -5,6 +5,7 @@
 //	daemon      starts, reloads and stops everything; nothing else knows the whole
 //	config      flags and upnpd.conf -> one validated Config
 //	igd         device tree, descriptions, the action tables, error -> UPnP code
+//	gena        event subscriptions, and the events
 //	ssdp        discovery: announce, answer searches, say goodbye
 //	ctl         the control socket and its client, upnpctl
 //	portmap     the owner of the mappings: policy, conflicts, quotas, leases,
@@ -26,6 +27,7 @@
 //	firewall.NFTables.Change    one kernel transaction (or IPTables.Change);
 //	                            then the record is made
 //	portmap.Keeper              hears of it after the lock is free; the lease file
+//	gena.Publisher              hears of it, too; events
 //
 // arrows_test.go holds the imports that are allowed. Strings from the network
 // end in igd: below it there are only typed values.
@@ -65,9 +67,19 @@
 //   - upnpctl check --live puts its packet in by lo (AF_PACKET), which needs no
 //     module and no other device; that it was forwarded shows in the connection
 //     tracking, which confirms a connection behind the forward chain only.
-//   - wan has two rtnetlink sockets: replies to requests and events of groups
+//   - wan has two rtnetlink sockets, and a third while SameHost waits: replies to requests and events of groups
 //     cannot be told apart safely on one. Every event means "read again".
-//   - eventSubURL is empty until the daemon sends events.
+//   - A pinhole is a mapping whose external address is the LAN host's own: the same
+//     table, rules, quotas, leases and lease file. A control point may pin for
+//     another address of its host when the neighbour table has both with one MAC
+//     on one LAN; that is asked before the table is locked.
+//   - A pinhole has one of four sets, by what it says of the remote side. One set of
+//     intervals for all would refuse what overlaps.
+//   - Nothing says by which device IPv6 comes in: it may be another one than that of
+//     IPv4, and the set has the LAN host's own address.
+//   - A served LAN has a segment for each version of IP. When an address becomes
+//     another one all segments say goodbye and begin with a new BOOTID; when IPv6
+//     comes or goes, only its segment begins or ends.
 //   - Release binaries are built without inlining and open-coded defers, and by
 //     the toolchain of go.mod.
 //   - iptables is run without go-iptables: the regexp in it costs 278 kB raw and 59
