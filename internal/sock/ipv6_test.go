@@ -33,6 +33,16 @@ func newLAN6(t *testing.T, dev string, index int) *host {
 		lab.IP(t, "-6 addr flush dev "+dev,
 			fmt.Sprintf("addr add fe80::%d/64 dev %s nodad", n, dev),
 			fmt.Sprintf("addr add fd00:%d::%d/64 dev %s nodad", index, n, dev))
+		// The kernel takes them for its own a moment later.
+		for end := time.Now().Add(aWhile); ; {
+			out, err := exec.Command("ip", "-6", "route", "show", "table", "local", "type", "local", "dev", dev).Output()
+			if err != nil || time.Now().After(end) {
+				t.Fatalf("addresses of %s: %v: %s", dev, err, out)
+			}
+			if strings.Count(string(out), "local f") == 2 {
+				return
+			}
+		}
 	}
 	give(dev, 1)
 	h.do(func() { give("eth0", 2) })

@@ -19,6 +19,16 @@ func give6(t *testing.T, h *lab.Host, dev string, addrs ...string) {
 	for _, a := range addrs {
 		h.Run(t, "ip", "addr", "add", a+"/64", "dev", dev, "nodad")
 	}
+	// The kernel takes them for its own a moment later.
+	for end := time.Now().Add(5 * time.Second); ; {
+		own := h.Run(t, "ip", "-6", "route", "show", "table", "local", "type", "local", "dev", dev)
+		if strings.Count(own, "local f")+strings.Count(own, "local 2") == len(addrs) {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("addresses of %s: %s", h.Name, own)
+		}
+	}
 }
 
 // listen6 opens a socket on a host and joins the groups.
@@ -55,7 +65,7 @@ func rowsFrom(list []heard, src netip.Addr, nts string) (usns []string) {
 
 // Issue 6, point 3, over a bridge: one server, one socket, two scopes (SSDP-6).
 func TestLab6(t *testing.T) {
-	l := lab.Start(t)
+	l := startLab(t)
 	give6(t, l.Router, lab.LANDev, routerLink.String(), routerSite.String())
 	give6(t, l.Router, lab.WANDev, "fe80::2")
 	give6(t, l.LAN1, lab.HostDev, "fe80::aa", "fd12:3456:789a:1::aa")

@@ -33,6 +33,24 @@ func listen(t *testing.T, h *lab.Host, dev string, port uint16, join bool) *sock
 	return u
 }
 
+// startLab raises a lab whose cables are in: they come up in the background, and
+// drop what is sent before.
+func startLab(t *testing.T) *lab.Lab {
+	t.Helper()
+	l := lab.Start(t)
+	for from, to := range map[*lab.Host]*lab.Host{l.LAN1: l.Router, l.LAN2: l.Router, l.Router: l.Internet} {
+		echo, err := to.EchoTCP(7)
+		if err == nil {
+			_, err = l.ReachTCP(from, netip.AddrPortFrom(to.Addr, 7).String(), 10*time.Second)
+			echo.Close()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return l
+}
+
 // heard is one datagram as a host got it.
 type heard struct {
 	src  netip.AddrPort
@@ -137,7 +155,7 @@ func searchScope(t *testing.T, scope Scope, u *sock.UDP, datagram string, to net
 }
 
 func TestLab(t *testing.T) {
-	l := lab.Start(t)
+	l := startLab(t)
 	group := netip.AddrPortFrom(Group4(), Port)
 	router := netip.AddrPortFrom(routerAddr, Port)
 	l.Internet.Run(t, "ip", "route", "add", lab.LANPrefix, "via", lab.WANAddr)
