@@ -40,7 +40,7 @@ type IPTablesOptions struct {
 	// ForwardAppend puts the jump at the end of ForwardChain, not at its head.
 	ForwardAppend bool
 	// ForwardChain and PreroutingChain get the jumps to our chains. ForwardChain
-	// is also that of ip6tables.
+	// is also that of ip6tables; if it is not there, pinholes cannot be opened.
 	ForwardChain, PreroutingChain string
 	// IPv6: pinholes by ip6tables. If not, what an earlier run has left there goes.
 	IPv6 bool
