@@ -19,6 +19,9 @@ func variants6(t *testing.T, body func(t *testing.T, l *lab.Lab, o IPTablesOptio
 		if err := l.IPv6(v); err != nil {
 			t.Fatal(err)
 		}
+		for _, h := range []*lab.Host{l.Router, l.LAN1, l.Internet} {
+			until(t, "addresses are found to be alone", func() bool { return h.Run(t, "ip", "-6", "addr", "show", "tentative") == "" })
+		}
 		for _, port := range []uint16{8080, 8081} {
 			if _, err := l.LAN1.EchoTCP6(port); err != nil {
 				t.Fatal(err)
@@ -318,6 +321,7 @@ func TestPinholeConnectionsEnd(t *testing.T) {
 		off := o
 		off.IPv6 = false
 		p, q := newPeer(t, l.Internet, "[2001:db8:ff::1]:4001"), newPeer(t, l.Internet, "[2001:db8:ff::1]:4002")
+		tracked, inward := newTracker(t, l), tuple{uint8(portmap.UDP), ap("[2001:db8:ff::1]:4001"), ap(to)}
 		sync := func(f *IPTables, all ...portmap.Mapping) {
 			t.Helper()
 			on(t, l, func() error { return f.Sync(homePin, all) })
@@ -342,7 +346,11 @@ func TestPinholeConnectionsEnd(t *testing.T) {
 				on(t, l, func() error { return f.Change([]portmap.Mapping{udpPin}, &udpPin) })
 			}
 			end(f)
-			until(t, name+": the connection ends", func() bool { return p.ask(to) == "" })
+			// A late answer would begin it anew, outward, so the peer is quiet until then.
+			until(t, name+": the connection ends", func() bool { return !tracked.list()[inward] })
+			if p.ask(to) != "" {
+				t.Errorf("%s: the peer still gets through", name)
+			}
 		}
 		ended("removed", func(f *IPTables) {
 			on(t, l, func() error { return f.Change([]portmap.Mapping{udpPin}, nil) })
