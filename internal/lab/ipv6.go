@@ -34,11 +34,11 @@ func (l *Lab) IPv6(iptables string) error {
 		addr  string
 		batch string
 	}{
-		{l.Router, RouterLANAddr6, fmt.Sprintf("addr add %s/64 dev %[2]s\naddr add %[3]s/64 dev %[2]s\naddr add %[4]s/64 dev %[5]s\nroute add default via %[6]s\n",
+		{l.Router, RouterLANAddr6, fmt.Sprintf("addr add %s/64 dev %[2]s nodad\naddr add %[3]s/64 dev %[2]s nodad\naddr add %[4]s/64 dev %[5]s nodad\nroute add default via %[6]s\n",
 			RouterLANAddr6, LANDev, RouterULA, WANAddr6, WANDev, InternetAddr6)},
 		{l.LAN1, LAN1Addr6, lanHost(LAN1Addr6, LAN1Other6, LAN1ULA)},
 		{l.LAN2, LAN2Addr6, lanHost(LAN2Addr6, LAN2Other6, LAN2ULA)},
-		{l.Internet, InternetAddr6, fmt.Sprintf("addr add %s/64 dev %s\nroute add 2001:db8:77::/64 via %s\n", InternetAddr6, HostDev, WANAddr6)},
+		{l.Internet, InternetAddr6, fmt.Sprintf("addr add %s/64 dev %s nodad\nroute add 2001:db8:77::/64 via %s\n", InternetAddr6, HostDev, WANAddr6)},
 	} {
 		h.host.Addr6 = netip.MustParseAddr(h.addr)
 		if err := h.host.ip(ctx, h.batch); err != nil {
@@ -71,7 +71,7 @@ func (l *Lab) IPv6(iptables string) error {
 func lanHost(addr, other, ula string) string {
 	var b strings.Builder
 	for _, a := range []string{ula, other, addr} {
-		fmt.Fprintf(&b, "addr add %s/64 dev %s\n", a, HostDev)
+		fmt.Fprintf(&b, "addr add %s/64 dev %s nodad\n", a, HostDev)
 	}
 	fmt.Fprintf(&b, "addr change %s/64 dev %s preferred_lft 0\n", other, HostDev) // never chosen by itself
 	fmt.Fprintf(&b, "route add default via %s\n", RouterLANAddr6)
