@@ -141,7 +141,7 @@ func TestWallClock(t *testing.T) {
 // mapping is read that was not written, the other lines are kept, and the damage
 // is reported.
 func TestLeaseFileDamage(t *testing.T) {
-	f, want := leaseFile(t), append(hostile()[5:9], hostile()[15:17]...)
+	f, want := leaseFile(t), append(hostile()[6:8], hostile()[16])
 	if err := f.Write(want); err != nil {
 		t.Fatal(err)
 	}

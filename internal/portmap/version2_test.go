@@ -241,7 +241,7 @@ func TestUnmapRange(t *testing.T) {
 	w.mustMap(ask(ann, 5003))
 	left = append(left, w.mustMap(pin(ann6, 5003)))
 	all := w.List()
-	update, calls := w.UpdateID(), w.fw.Calls()
+	update := w.UpdateID()
 	changes = 0
 	refusals := count(w.log, "refused")
 	for _, from := range []netip.Addr{ann6, peer1, {}} {
@@ -261,7 +261,7 @@ func TestUnmapRange(t *testing.T) {
 		t.Errorf("refused, but %d changes, %q, left %v", changes, w.log, w.List())
 	}
 	w.Sync()
-	calls = w.fw.Calls()
+	calls := w.fw.Calls()
 	if n, err := w.UnmapRange(portmap.TCP, 5000, 5004, ann); n != 4 || err != nil {
 		t.Errorf("%d, %v", n, err)
 	}
