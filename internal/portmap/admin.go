@@ -2,6 +2,7 @@ package portmap
 
 import (
 	"fmt"
+	"net/netip"
 	"time"
 )
 
@@ -55,28 +56,7 @@ func (t *Table) restorable(m *Mapping, now time.Duration) error {
 func (t *Table) Revoke(which func(*Mapping) bool, why string) ([]Mapping, error) {
 	t.mu.Lock()
 	defer t.unlock()
-	var picked []*entry
-	var gone []Mapping
-	for _, list := range [...][]*entry{t.order, t.pinned} {
-		for _, e := range list {
-			if which(&e.Mapping) {
-				picked = append(picked, e)
-				gone = append(gone, e.Mapping)
-			}
-		}
-	}
-	if len(gone) == 0 {
-		return nil, nil
-	}
-	if err := t.change(gone, nil); err != nil {
-		return nil, err
-	}
-	for _, e := range picked {
-		t.remove(e)
-		t.logEnd("Delete", &e.Mapping, why)
-		t.decide(Decision{What: "delete " + e.Mapping.String(), Verdict: why})
-	}
-	return gone, nil
+	return t.endAll(which, netip.Addr{}, why)
 }
 
 // Packets counts for each mapping what it has redirected: the first packet of

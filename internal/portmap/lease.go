@@ -41,9 +41,7 @@ func (t *Table) expire(now time.Duration) {
 	var due []Mapping
 	for len(t.leases) > 0 && t.leases[0].Deadline <= now {
 		e := t.leases[0]
-		t.remove(e)
-		t.logEnd("Expire", &e.Mapping, "")
-		t.decide(Decision{What: "delete " + e.Mapping.String(), Verdict: "the lease has ended"})
+		t.end(e, netip.Addr{}, "Expire", "the lease has ended")
 		due = append(due, e.Mapping)
 	}
 	if len(due) == 0 || t.stale { // while a Sync is due, there is nothing to tell but the whole

@@ -83,9 +83,8 @@ func (f *LeaseFile) Read(most int) (all []Mapping, bad []error, err error) {
 				sameBoot = boot == f.BootID && boot != ""
 				continue
 			}
-			if other, ok := strings.CutPrefix(head, leaseFile); ok {
-				format, _, _ := strings.Cut(other, ",")
-				return nil, append(bad, fmt.Errorf("%s: this is format %q of the file, not 2: none of it is read", f.Path, format)), nil
+			if strings.HasPrefix(head, leaseFile) {
+				return nil, []error{fmt.Errorf("%s: %q is not format 2: none of it is read", f.Path, head)}, nil
 			}
 		}
 		var m Mapping

@@ -3,50 +3,49 @@ package portmap
 import (
 	"fmt"
 	"net/netip"
+	"strconv"
 	"time"
 )
 
 // sound checks that a mapping is all IPv4, or a pinhole and all IPv6. The kernel
 // would refuse another, and with it all that come in the same change.
 func (m *Mapping) sound() error {
-	is, pinhole := netip.Addr.Is4, m.Pinhole.IsValid()
-	if pinhole {
-		is = routed6
-	}
-	if !is(m.Client) {
+	six := m.Pinhole.IsValid()
+	if !routed(m.Client, six) {
 		return fmt.Errorf("%w: %v", ErrNotLANHost, m.Client)
 	}
-	if r := m.RemoteHost; r.IsValid() && (!is(r) || r.IsUnspecified()) {
-		return fmt.Errorf("%w: %v is no remote host for %v", ErrDenied, r, m.Client)
-	}
-	if pinhole && (m.Pinhole != m.Client || m.ExternalPort != m.InternalPort) || !pinhole && m.RemotePort != 0 {
-		return fmt.Errorf("%w: a pinhole translates nothing, and a mapping is for all remote ports", ErrDenied)
+	if m.RemoteHost.IsValid() && !routed(m.RemoteHost, six) ||
+		six && (m.Pinhole != m.Client || m.ExternalPort != m.InternalPort) || !six && m.RemotePort != 0 {
+		return errMixed
 	}
 	return nil
 }
 
-// routed6 reports whether packets to the address may come from the internet or
-// another site: a global or unique local one (SPEC PIN-10).
-func routed6(a netip.Addr) bool {
+// routed reports whether packets to the address may come from another network: to
+// one of IPv6 when it is global or unique local (SPEC PIN-10).
+func routed(a netip.Addr, six bool) bool {
+	if !six {
+		return a.Is4() && !a.IsUnspecified()
+	}
 	return a.Is6() && !a.Is4In6() && a.Zone() == "" && a.IsGlobalUnicast()
 }
 
 // pinhole is String for a pinhole.
 func (m *Mapping) pinhole() string {
-	from, port := "any", ""
+	from := "any"
 	if m.RemoteHost.IsValid() {
 		from = m.RemoteHost.String()
 	}
 	if m.RemotePort != 0 {
-		port = fmt.Sprintf(" port %d", m.RemotePort)
+		from += " port " + strconv.Itoa(int(m.RemotePort))
 	}
-	return fmt.Sprintf("%v port %d of %v from %s%s", m.Protocol, m.ExternalPort, m.Pinhole, from, port)
+	return fmt.Sprintf("%v port %d of %v from %s", m.Protocol, m.ExternalPort, m.Pinhole, from)
 }
 
 // wish says what a request asks for.
 func (r *Request) wish() string {
 	if r.Pinhole.IsValid() {
-		return fmt.Sprintf("open pinhole %v %v", r.Protocol, netip.AddrPortFrom(r.Client, r.InternalPort))
+		return "open pinhole " + r.pinhole()
 	}
 	return "map " + r.Mapping.String()
 }
@@ -64,7 +63,7 @@ func (r *Request) owner() netip.Addr {
 func (t *Table) logMade(m *Mapping, lease time.Duration) {
 	seconds := int(lease / time.Second)
 	if m.Pinhole.IsValid() {
-		t.logf("AddPinhole: ID:%d %v Lease: %d s", m.ID, *m, seconds)
+		t.logf("AddPinhole: %s ID: %d Lease: %d s", m.pinhole(), m.ID, seconds)
 		return
 	}
 	t.logf("AddPortMap: RemoteHost: %s Prot: %v ExtPort: %d Int: %v.%d Lease: %d s Desc: %q",
@@ -72,18 +71,54 @@ func (t *Table) logMade(m *Mapping, lease time.Duration) {
 }
 
 // logEnd writes the line of a mapping's end, which is "Delete" or "Expire".
-func (t *Table) logEnd(end string, m *Mapping, why string) {
-	if why != "" {
-		why = " (" + why + ")"
-	}
+func (t *Table) logEnd(m *Mapping, end, why string) {
+	kind := "PortMap"
 	switch {
 	case m.Pinhole.IsValid():
-		t.logf("%sPinhole: ID:%d %v%s", end, m.ID, *m, why)
+		kind = "Pinhole"
 	case end == "Expire":
-		t.logf("ExpireMapping: Proto:%v Port:%d%s", m.Protocol, m.ExternalPort, why)
-	default:
-		t.logf("DeletePortMap: Proto:%v Port:%d%s", m.Protocol, m.ExternalPort, why)
+		kind = "Mapping"
 	}
+	what := fmt.Sprintf("Proto:%v Port:%d", m.Protocol, m.ExternalPort)
+	if m.Pinhole.IsValid() {
+		what = m.pinhole()
+	}
+	t.logf("%s%s: %s%s", end, kind, what, why)
+}
+
+// end takes a mapping that the kernel no longer has off the table, for the host
+// that asked for it or by the table's own decision.
+func (t *Table) end(e *entry, from netip.Addr, end, why string) {
+	t.remove(e)
+	said := ""
+	if end == "Delete" && !from.IsValid() {
+		said = " (" + why + ")"
+	}
+	t.logEnd(&e.Mapping, end, said)
+	t.decide(Decision{From: from, What: "delete " + e.Mapping.String(), Verdict: why})
+}
+
+// endAll ends the mappings that which picks as one change, and gives them.
+func (t *Table) endAll(which func(*Mapping) bool, from netip.Addr, why string) (gone []Mapping, err error) {
+	var picked []*entry
+	for _, list := range [...][]*entry{t.order, t.pinned} {
+		for _, e := range list {
+			if which(&e.Mapping) {
+				picked = append(picked, e)
+				gone = append(gone, e.Mapping)
+			}
+		}
+	}
+	if len(gone) == 0 {
+		return nil, nil
+	}
+	if err := t.change(gone, nil); err != nil {
+		return nil, err
+	}
+	for _, e := range picked {
+		t.end(e, from, "Delete", why)
+	}
+	return gone, nil
 }
 
 // idFor gives the UniqueID of a pinhole that replaces old, or a new one: not used
@@ -106,14 +141,12 @@ func (t *Table) idFor(old *entry) uint16 {
 // something else speaks against the request, that is the error, and nobody is
 // asked.
 func (t *Table) vouch(req *Request) error {
-	req.vouched = false
 	if !req.Pinhole.IsValid() || req.Client == req.From || t.sameHost == nil {
 		return nil
 	}
-	same := *req
-	same.vouched = true
 	t.mu.Lock()
-	_, err := t.policy.permit(t.network, &same)
+	req.vouched = true
+	_, err := t.policy.permit(t.network, req)
 	ask := err == nil && t.policy.Secure
 	t.mu.Unlock()
 	req.vouched = ask && t.sameHost(req.Client, req.From)
@@ -156,13 +189,12 @@ func (t *Table) UpdatePinhole(id uint16, lease time.Duration, from netip.Addr) e
 	e, vouched, err := t.ownPinhole(id, from)
 	defer t.unlock()
 	req := Request{Lease: lease, From: from, vouched: vouched}
-	var m Mapping
 	by := ""
 	if err == nil {
 		req.Mapping = e.Mapping
-		m, by, err = t.mapLocked(&req)
+		by, err = t.mapLocked(&req)
 	}
-	_, err = t.answer(&req, fmt.Sprintf("renew pinhole %d", id), m, by, err)
+	_, err = t.answer(&req, fmt.Sprintf("renew pinhole %d", id), by, err)
 	return err
 }
 
@@ -180,10 +212,7 @@ func (t *Table) moveAway(n Network) {
 	for i := len(t.pinned) - 1; i >= 0; i-- {
 		e := t.pinned[i]
 		if t.network.OnLink(e.Client) && !n.OnLink(e.Client) {
-			const why = "its address is no longer on a LAN"
-			t.remove(e)
-			t.logEnd("Expire", &e.Mapping, why)
-			t.decide(Decision{What: "delete " + e.Mapping.String(), Verdict: why})
+			t.end(e, netip.Addr{}, "Delete", "its address is no longer on a LAN")
 		}
 	}
 }

@@ -303,7 +303,7 @@ func TestPrefixChange(t *testing.T) {
 		t.Errorf("left: %v, update %d of %d", got, w.UpdateID(), update)
 	}
 	for _, m := range []portmap.Mapping{old, other} {
-		if n := count(w.log, fmt.Sprintf("ExpirePinhole: ID:%d %v (its address is no longer on a LAN)", m.ID, m)); n != 1 || !slices.Contains(decisions, "delete "+m.String()) {
+		if n := count(w.log, fmt.Sprintf("DeletePinhole: %v (its address is no longer on a LAN)", m)); n != 1 || !slices.Contains(decisions, "delete "+m.String()) {
 			t.Errorf("%d lines for %v: %q; %q", n, m, w.log, decisions)
 		}
 	}

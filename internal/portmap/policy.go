@@ -76,12 +76,12 @@ func (p Policy) lease(wish time.Duration, now time.Time) time.Duration {
 func (r *Rule) concerns(req *Request) bool {
 	return r.Internal.Contains(req.InternalPort) &&
 		(r.Protocol == 0 || r.Protocol == req.Protocol) &&
-		covers(r.Client, req.Client) &&
-		(!r.From.IsValid() || covers(r.From, req.From))
+		covers(&r.Client, req.Client) &&
+		(!r.From.IsValid() || covers(&r.From, req.From))
 }
 
 // covers is p.Contains, but 0.0.0.0/0 stands for every host (DESIGN.md).
-func covers(p netip.Prefix, a netip.Addr) bool {
+func covers(p *netip.Prefix, a netip.Addr) bool {
 	return p.Contains(a) || p.Bits() == 0 && p.Addr().Is4()
 }
 
@@ -133,6 +133,10 @@ func (p *Policy) allow(req *Request) (by string, err error) {
 	}
 	return "", fmt.Errorf("%w: ports below 1024 need an allow rule", ErrDenied)
 }
+
+// errNoPort and errMixed are for what is neither a mapping nor a pinhole, whoever
+// asks for it.
+var errMixed = fmt.Errorf("%w: a mapping is between IPv4 hosts and for any remote port, a pinhole between IPv6 hosts and for one port", ErrDenied)
 
 var errNoPort = fmt.Errorf("%w: only single ports of TCP or UDP can be mapped", ErrDenied) // SPEC WIP-6, WIP-7, WIP-10
 

@@ -106,47 +106,45 @@ func (t *Table) unlock() {
 // refusal leaves no trace. The same client asking again for the same Key replaces
 // its mapping (SPEC WIP-2, PIN-5).
 func (t *Table) Map(req Request) (Mapping, error) {
-	var m Mapping
-	by, err := "", t.vouch(&req)
+	what, by := req.wish(), ""
+	err := t.vouch(&req)
 	t.mu.Lock()
 	defer t.unlock()
 	if err == nil {
-		m, by, err = t.mapLocked(&req)
+		by, err = t.mapLocked(&req)
 	}
-	return t.answer(&req, req.wish(), m, by, err)
+	return t.answer(&req, what, by, err)
 }
 
-// answer tells of what became of a request, and gives it.
-func (t *Table) answer(req *Request, what string, m Mapping, by string, err error) (Mapping, error) {
+// answer tells of what became of a wish, and gives it.
+func (t *Table) answer(req *Request, what, by string, err error) (Mapping, error) {
 	if err != nil {
 		t.refuse(req.From, what, err)
 		return Mapping{}, err
 	}
-	t.decide(Decision{From: req.From, What: what, Verdict: fmt.Sprintf("granted for %d s (%s)", int(t.remaining(m)/time.Second), by)})
-	return m, nil
+	t.decide(Decision{From: req.From, What: what, Verdict: fmt.Sprintf("granted for %d s (%s)", int(t.remaining(req.Mapping)/time.Second), by)})
+	return req.Mapping, nil
 }
 
-func (t *Table) mapLocked(req *Request) (m Mapping, by string, err error) {
+// mapLocked makes of the request's mapping what is granted, and says by which rule.
+func (t *Table) mapLocked(req *Request) (by string, err error) {
 	if by, err = t.policy.permit(t.network, req); err != nil {
-		return Mapping{}, "", err
+		return "", err
 	}
 	old, err := t.conflict(req)
+	if err == nil && old == nil {
+		err = t.room(req)
+	}
 	if err != nil {
-		return Mapping{}, "", err
+		return "", err
 	}
-	if old == nil {
-		if err := t.room(req); err != nil {
-			return Mapping{}, "", err
-		}
-	}
-	m, err = t.grant(req, old)
-	return m, by, err
+	return by, t.grant(req, old)
 }
 
 // grant tells the kernel and then makes the record, in the place of old (nil: a
 // new one).
-func (t *Table) grant(req *Request, old *entry) (Mapping, error) {
-	m := req.Mapping
+func (t *Table) grant(req *Request, old *entry) error {
+	m := &req.Mapping
 	m.Description, m.Owner, m.ID = cleanDescription(m.Description), req.owner(), 0
 	if m.Pinhole.IsValid() {
 		m.ID = t.idFor(old)
@@ -154,25 +152,25 @@ func (t *Table) grant(req *Request, old *entry) (Mapping, error) {
 	lease := t.policy.lease(req.Lease, time.Now())
 	m.Deadline = t.now() + lease
 
-	if err := t.change(old.mappings(), &m); err != nil {
-		return Mapping{}, err
+	if err := t.change(old.mappings(), m); err != nil {
+		return err
 	}
 	defer t.awaken()
 	if old == nil {
-		t.insert(&entry{Mapping: m})
+		t.insert(&entry{Mapping: *m})
 	} else {
 		before := old.Mapping
 		t.records.Lock()
-		old.Mapping = m
+		old.Mapping = *m
 		t.records.Unlock()
 		t.leases.moved(old)
-		t.touch(&m)
-		if before.Deadline = m.Deadline; before == m { // a renewal is no news
-			return m, nil
+		t.touch(m)
+		if before.Deadline = m.Deadline; before == *m { // a renewal is no news
+			return nil
 		}
 	}
-	t.logMade(&m, lease)
-	return m, nil
+	t.logMade(m, lease)
+	return nil
 }
 
 // conflict applies the matrix of SPEC WIP-2: the entry that req replaces, nil
@@ -256,7 +254,7 @@ func (t *Table) unmapLocked(e *entry, from netip.Addr, what string, err error) e
 		return err
 	}
 	t.remove(e)
-	t.logEnd("Delete", &e.Mapping, "")
+	t.logEnd(&e.Mapping, "Delete", "")
 	t.decide(Decision{From: from, What: what, Verdict: "granted"})
 	return nil
 }

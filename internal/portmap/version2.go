@@ -24,24 +24,21 @@ func (t *Table) MapAny(req Request) (Mapping, error) {
 	defer t.unlock()
 	req.Pinhole, req.RemotePort, req.vouched = netip.Addr{}, 0, false
 	what := req.wish() + ", or any other port"
-	m, by, err := t.mapAnyLocked(&req)
-	return t.answer(&req, what, m, fmt.Sprintf("port %d; %s", m.ExternalPort, by), err)
+	by, err := t.mapAnyLocked(&req)
+	return t.answer(&req, what, fmt.Sprintf("port %d; %s", req.ExternalPort, by), err)
 }
 
-func (t *Table) mapAnyLocked(req *Request) (m Mapping, by string, err error) {
-	if !t.network.OnLink(req.Client) {
-		return m, "", fmt.Errorf("%w: %v", ErrNotLANHost, req.Client)
-	}
-	if err := t.policy.entitled(req); err != nil {
-		return m, "", err
-	}
+func (t *Table) mapAnyLocked(req *Request) (by string, err error) {
 	permitted := false
 	if req.ExternalPort != 0 {
-		m, by, err = t.mapLocked(req)
+		by, err = t.mapLocked(req)
 		permitted = !errors.Is(err, ErrDenied)
 		if permitted && !errors.Is(err, ErrConflict) && !errors.Is(err, ErrInUse) {
-			return m, by, err
+			return by, err
 		}
+	}
+	if err := t.policy.entitled(req); err != nil {
+		return "", err
 	}
 	start, asked := firstAny+rand.IntN(1<<16-firstAny), 0
 	for _, span := range [...][2]int{{start, 1<<16 - 1}, {firstAny, start - 1}} {
@@ -53,16 +50,16 @@ func (t *Table) mapAnyLocked(req *Request) (m Mapping, by string, err error) {
 				break
 			}
 			req.ExternalPort = uint16(port)
-			if m, by, err = t.mapLocked(req); !errors.Is(err, ErrInUse) {
-				return m, by, err
+			if by, err = t.mapLocked(req); !errors.Is(err, ErrInUse) {
+				return by, err
 			}
 			asked++
 		}
 	}
 	if !permitted {
-		return m, "", fmt.Errorf("%w: no port is permitted", ErrDenied)
+		return "", fmt.Errorf("%w: no port is permitted", ErrDenied)
 	}
-	return m, "", fmt.Errorf("%w: no port that is permitted is free", ErrFull)
+	return "", fmt.Errorf("%w: no port that is permitted is free", ErrFull)
 }
 
 // unheld gives the first port from port to last that the policy permits and no
@@ -92,29 +89,16 @@ func (t *Table) unheld(req *Request, port, last int) (free int, permitted bool) 
 func (t *Table) UnmapRange(p Protocol, first, last uint16, from netip.Addr) (int, error) {
 	t.mu.Lock()
 	defer t.unlock()
-	what := fmt.Sprintf("delete %v ports %d to %d", p, first, last)
-	var picked []*entry
-	var gone []Mapping
-	for _, e := range t.order {
-		if e.Protocol == p && first <= e.ExternalPort && e.ExternalPort <= last && e.Client == from {
-			picked = append(picked, e)
-			gone = append(gone, e.Mapping)
-		}
-	}
-	err := ErrNoEntry
-	if len(gone) > 0 {
-		err = t.change(gone, nil)
+	gone, err := t.endAll(func(m *Mapping) bool {
+		return m.Protocol == p && first <= m.ExternalPort && m.ExternalPort <= last && m.Client == from && !m.Pinhole.IsValid()
+	}, from, "granted")
+	if err == nil && len(gone) == 0 {
+		err = ErrNoEntry
 	}
 	if err != nil {
-		t.refuse(from, what, err)
-		return 0, err
+		t.refuse(from, fmt.Sprintf("delete %v ports %d to %d", p, first, last), err)
 	}
-	for _, e := range picked {
-		t.remove(e)
-		t.logEnd("Delete", &e.Mapping, "")
-	}
-	t.decide(Decision{From: from, What: what, Verdict: fmt.Sprintf("%d deleted", len(gone))})
-	return len(gone), nil
+	return len(gone), err
 }
 
 // AtOwn is At among the mappings whose Client is owner: the others do not count.
