@@ -194,7 +194,7 @@ func (t *Table) UpdatePinhole(id uint16, lease time.Duration, from netip.Addr) e
 		req.Mapping = e.Mapping
 		by, err = t.mapLocked(&req)
 	}
-	_, err = t.answer(&req, fmt.Sprintf("renew pinhole %d", id), by, err)
+	_, err = t.answer(&req, "renew pinhole "+strconv.Itoa(int(id)), by, err)
 	return err
 }
 
@@ -203,7 +203,7 @@ func (t *Table) UpdatePinhole(id uint16, lease time.Duration, from netip.Addr) e
 func (t *Table) DeletePinhole(id uint16, from netip.Addr) error {
 	e, _, err := t.ownPinhole(id, from)
 	defer t.unlock()
-	return t.unmapLocked(e, from, fmt.Sprintf("delete pinhole %d", id), err)
+	return t.unmapLocked(e, from, "delete pinhole "+strconv.Itoa(int(id)), err)
 }
 
 // moveAway ends the pinholes to hosts that are on a LAN now and will not be with

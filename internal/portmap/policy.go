@@ -86,7 +86,8 @@ func covers(p *netip.Prefix, a netip.Addr) bool {
 }
 
 // verdict says whether the rules allow the request at the external port, by which
-// rule (nil: none matches), and the last port for which they say the same.
+// rule (nil: none matches), and, from 1024 on, the last port for which they say the
+// same.
 func (p *Policy) verdict(req *Request, port uint16) (allowed bool, by *Rule, last uint16) {
 	last = 65535
 	for i := range p.Rules {
@@ -99,10 +100,7 @@ func (p *Policy) verdict(req *Request, port uint16) (allowed bool, by *Rule, las
 			last = min(last, r.External.First-1)
 		}
 	}
-	if port < 1024 {
-		return false, nil, min(last, 1023)
-	}
-	return req.InternalPort >= 1024, nil, last
+	return port >= 1024 && req.InternalPort >= 1024, nil, last
 }
 
 // permit checks everything that does not depend on other mappings, and says

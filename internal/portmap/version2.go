@@ -40,13 +40,13 @@ func (t *Table) mapAnyLocked(req *Request) (by string, err error) {
 	if err := t.policy.entitled(req); err != nil {
 		return "", err
 	}
-	start, asked := firstAny+rand.IntN(1<<16-firstAny), 0
-	for _, span := range [...][2]int{{start, 1<<16 - 1}, {firstAny, start - 1}} {
-		for port := span[0]; asked < mostInUse; port++ {
+	asked := 0
+	for _, port := range [...]int{firstAny + rand.IntN(1<<16-firstAny), firstAny} { // to the end, and once more from the first
+		for ; asked < mostInUse; port++ {
 			var some bool
-			port, some = t.unheld(req, port, span[1])
+			port, some = t.unheld(req, port)
 			permitted = permitted || some
-			if port > span[1] {
+			if port > 65535 {
 				break
 			}
 			req.ExternalPort = uint16(port)
@@ -62,25 +62,24 @@ func (t *Table) mapAnyLocked(req *Request) (by string, err error) {
 	return "", fmt.Errorf("%w: no port that is permitted is free", ErrFull)
 }
 
-// unheld gives the first port from port to last that the policy permits and no
-// mapping has, one beyond last when there is none, and whether it permits any of
-// those before.
-func (t *Table) unheld(req *Request, port, last int) (free int, permitted bool) {
+// unheld gives the first port from port on that the policy permits and no mapping
+// has, 65536 when there is none, and whether it permits any of those before.
+func (t *Table) unheld(req *Request, port int) (free int, permitted bool) {
 	k := portKey{protocol: req.Protocol}
-	for port <= last {
-		allowed, _, end := t.policy.verdict(req, uint16(port))
+	for port <= 65535 {
+		allowed, _, last := t.policy.verdict(req, uint16(port))
 		if !allowed {
-			port = int(end) + 1
+			port = int(last) + 1
 			continue
 		}
 		permitted = true
-		for ; port <= min(int(end), last); port++ {
+		for ; port <= int(last); port++ {
 			if k.port = uint16(port); len(t.ports[k]) == 0 {
 				return port, true
 			}
 		}
 	}
-	return last + 1, permitted
+	return port, permitted
 }
 
 // UnmapRange ends from's own IPv4 mappings of the protocol with external ports
