@@ -125,6 +125,8 @@ func TestWhatEnds(t *testing.T) {
 	farPin := pinhole("", 0)
 	farPin.Pinhole = addr("2001:db8:77::99")
 	farPin.Client = farPin.Pinhole
+	tcpPin := farPin
+	tcpPin.Protocol = tcp
 	end, begin := (*Flows).End, (*Flows).Begin
 	for _, tt := range []struct {
 		name  string
@@ -143,6 +145,7 @@ func TestWhatEnds(t *testing.T) {
 		{"PIN: a port", end, []portmap.Mapping{pinhole("", 4000)}, []string{"pinhole", "pinhole, another host"}},
 		{"PIN: both, and a mapping", end, []portmap.Mapping{pinhole("2001:db8:ff::1", 4000), only(m, "11.0.0.9")}, []string{"pinhole", "from another peer", "outward to another"}},
 		{"PIN: several hosts", end, []portmap.Mapping{pinhole("", 4001), farPin}, []string{"pinhole, another port"}},
+		{"PIN: two protocols", end, []portmap.Mapping{pinhole("", 0), tcpPin}, []string{"pinhole", "pinhole, another port", "pinhole, another host"}},
 		{"PIN: begin", begin, []portmap.Mapping{pinhole("", 0)}, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

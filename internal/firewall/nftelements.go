@@ -207,9 +207,6 @@ func (s elements) change(n portmap.Network, remove []portmap.Mapping, add *portm
 		if have, ok := s.active[m.Key]; ok {
 			c.gone = append(c.gone, way(have))
 			c.active[m.Key] = nil
-			if m.Pinhole.IsValid() {
-				continue
-			}
 			src := sourceOf(have)
 			c.sources[src] = slices.DeleteFunc(slices.Clone(c.owners(s, src)), func(k portmap.Key) bool { return k == m.Key })
 		}

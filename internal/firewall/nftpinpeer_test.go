@@ -192,8 +192,8 @@ func TestPinholeConnections(t *testing.T) {
 	on(t, l, func() error { return next.Change(nil, &m) })
 	come()
 	on(t, l, func() error { return next.Sync(portmap.Network{LANs: home6.LANs}, []portmap.Mapping{m}) }) // no IPv4
-	if !k.list()[inward] {
-		t.Error("ended with the IPv4 address")
+	if n := len(next.inForce.mapped); n != 1 {
+		t.Error("the pinhole ended with the IPv4 address")
 	}
 	on(t, l, next.Close)
 	gone("Close")
