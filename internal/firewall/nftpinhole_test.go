@@ -177,6 +177,7 @@ func TestManyPinholes(t *testing.T) {
 		return change, packet
 	}
 	on(t, l, func() error { return f.Sync(home6, []portmap.Mapping{one}) })
+	until(t, "the pinhole works", func() bool { return p.ask("["+client6+"]:8080") != "" }) // neighbours are found, too
 	change, packet := measure()
 	var many []portmap.Mapping
 	for i := range 1000 {

@@ -35,6 +35,13 @@ func lab6(t *testing.T) *lab.Lab {
 	for _, h := range []*lab.Host{l.Router, l.LAN1, l.LAN2, l.Internet} {
 		until(t, "addresses are found to be alone", func() bool { return h.Run(t, "ip", "-6", "addr", "show", "tentative") == "" })
 	}
+	echo6(t, l.LAN1, "["+client6+"]:7")
+	echo6(t, l.LAN2, "["+other6+"]:7")
+	for _, from := range []string{remote6, peer6} { // all neighbours are found
+		p := udp6(t, l.Internet, "["+from+"]:7")
+		until(t, "lan1 answers "+from, func() bool { return p.ask("["+client6+"]:7") == "lan1" })
+		until(t, "lan2 answers "+from, func() bool { return p.ask("["+other6+"]:7") == "lan2" })
+	}
 	l.Router.Run(t, "nft", "table inet router { chain forward { type filter hook forward priority 0; policy drop; "+
 		"ct state established,related accept; iifname br-lan oifname wan0 accept; "+
 		"meta nfproto ipv6 ct mark & 0x10000000 == 0x10000000 accept; }; }")
