@@ -119,6 +119,7 @@ func TestPinholeRestart(t *testing.T) {
 		restarted := func(how string) {
 			t.Helper()
 			w.start()
+			w.logged("leases: mappings restored from /var/run/upnpd/leases: 1\n", 1)
 			p = w.point(w.LAN1, lab.LAN1Addr6)
 			w.wantIn("restarted after "+how, true, false)
 			if n := p.packets(id); n == 0 { // SPEC PIN-7; the ID is as before

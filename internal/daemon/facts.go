@@ -36,7 +36,7 @@ const (
 
 // Facts are what `upnpctl check` judges.
 func (v *view) Facts(ctx context.Context, live bool) ctl.Facts {
-	f := ctl.Facts{Now: time.Now(), Mappings: v.table.Len()}
+	f := ctl.Facts{Now: time.Now(), Mappings: len(v.table.List())}
 	var state wan.State
 	var devices follower
 	upnp := false

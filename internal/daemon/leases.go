@@ -33,7 +33,7 @@ func (d *daemon) restore() {
 		}
 		d.Log.Warnf("leases: not restored: %v", fault)
 	}
-	if n := d.table.Len(); n > 0 {
+	if n := len(d.table.List()); n > 0 {
 		d.Log.Infof("leases: mappings restored from %s: %d", file.Path, n)
 	}
 }

@@ -46,7 +46,7 @@ func (d *daemon) reload(known wan.Uplink) *successor {
 	d.Log.SetLevel(next.LogLevel)
 	d.table.SetPolicy(next.Policy)
 	d.replaceFiles(next)
-	d.Log.Infof("configuration read again; mappings kept: %d", d.table.Len())
+	d.Log.Infof("configuration read again; mappings kept: %d", len(d.table.List()))
 	if s.devices == nil {
 		d.cfg = next
 		return nil
