@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// GENA-6: the initial event has all values and SEQ 0, and comes at once after
+// GENA-6: the initial event has all values and SEQ 0, and comes a pause after
 // the answer was written, not before.
 func TestInitialEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -28,9 +28,12 @@ func TestInitialEvent(t *testing.T) {
 		time.Sleep(time.Second)
 		w.expect("before the answer")
 		resp.Sent()
+		time.Sleep(pause - 1)
+		w.expect("while the answer may still be read")
+		time.Sleep(1)
 		synctest.Wait()
 		got := w.messages()
-		if len(got) != 1 || got[0].String() != "2s to 192.168.1.7:2869: SEQ 0 A=2 B=x" {
+		if len(got) != 1 || got[0].String() != "2.2s to 192.168.1.7:2869: SEQ 0 A=2 B=x" {
 			t.Fatalf("got %v", got)
 		}
 		// GENA-8

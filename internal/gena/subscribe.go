@@ -43,9 +43,12 @@ func (p *Publisher) subscribe(t *topic, req *httpmsg.Request) *httpmsg.Response 
 		return &httpmsg.Response{Status: status}
 	}
 	resp := accepted(s.sid, life)
-	resp.Sent = func() { // before that the subscriber does not know the SID (GENA-6)
+	// Before that the subscriber does not know the SID (GENA-6), and not at once
+	// after it: GUPnP 1.6 reads what comes together with the answer before the
+	// answer, and throws the event away.
+	resp.Sent = func() {
 		p.mu.Lock()
-		s.ready = true
+		s.ready, s.next = true, time.Now().Add(pause)
 		p.mu.Unlock()
 		p.look()
 	}

@@ -245,6 +245,7 @@ func TestWayOut(t *testing.T) {
 			t.Fatal(resp.Status)
 		}
 		resp.Sent()
+		w.hurry()
 		synctest.Wait()
 		if len(w.dials) != 1 || w.dials[0] != "br1 fe80::1 [fe80::7]:80" {
 			t.Errorf("dialled %q", w.dials)
