@@ -135,7 +135,7 @@ func dialTCP(ctx context.Context, dev string, local netip.Addr, to netip.AddrPor
 	// Requests leave at once.
 	err = c.SetsockoptInt(unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	if err == nil {
-		_, err = c.Connect(ctx, sockaddr(to))
+		_, err = c.Connect(noDeadline{ctx}, sockaddr(to))
 	}
 	if err == nil {
 		conn.local, err = localAddr(c)
@@ -148,6 +148,12 @@ func dialTCP(ctx context.Context, dev string, local netip.Addr, to netip.AddrPor
 	_ = c.SetDeadline(time.Time{})
 	return conn, nil
 }
+
+// noDeadline hides the deadline of a context: when mdlayher/socket sees one it
+// waits for that, even if the context ends before.
+type noDeadline struct{ context.Context }
+
+func (noDeadline) Deadline() (time.Time, bool) { return time.Time{}, false }
 
 // Conn is a TCP connection, accepted or dialled. One goroutine may read while another
 // writes.
