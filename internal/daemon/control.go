@@ -7,6 +7,7 @@ import (
 	"github.com/linux-igd/upnpd/internal/ctl"
 	"github.com/linux-igd/upnpd/internal/portmap"
 	"github.com/linux-igd/upnpd/internal/sock"
+	"github.com/linux-igd/upnpd/internal/wan"
 )
 
 // control answers on the control socket at the path ("": none) from now on, until
@@ -84,7 +85,7 @@ func (g *generation) lanStatus(name string) ctl.LANStatus {
 		if lan.Name != name {
 			continue
 		}
-		s.Addrs = lan.Prefixes
+		s.Addrs = network(wan.State{LANs: []wan.LAN{lan}}, g.cfg.IPv6).LANs
 		switch server := g.lans[segment{name: name}]; {
 		case !g.cfg.UPnP:
 			s.Why = "upnp = no"

@@ -39,15 +39,18 @@ func (v *view) Facts(ctx context.Context, live bool) ctl.Facts {
 	f := ctl.Facts{Now: time.Now(), Mappings: len(v.table.List())}
 	var state wan.State
 	var devices follower
-	upnp := false
+	upnp, ipv6 := false, false
 	if !v.ask(func(g *generation) {
-		devices, state, upnp = g.devices, g.devices.State(), g.cfg.UPnP
+		devices, state, upnp, ipv6 = g.devices, g.devices.State(), g.cfg.UPnP, g.cfg.IPv6
 		f.Uplink, f.ExtIP, f.Firewall = state.Uplink, g.cfg.ExtIP, g.fwName
 	}) {
 		return f
 	}
 	f.Route, f.RouteErr = devices.RouteDevice(somewhere)
 	f.NotForwarding = notForwarding(state)
+	if ipv6 {
+		f.NotForwarding = append(f.NotForwarding, notForwarding6(state)...)
+	}
 	f.ForwardPath, f.ForwardErr = v.forwardPath()
 	for _, lan := range state.LANs {
 		f.LANs = append(f.LANs, v.lanFacts(ctx, lan, upnp))
@@ -102,6 +105,17 @@ func notForwarding(s wan.State) (off []string) {
 		}
 	}
 	return off
+}
+
+// notForwarding6 is the same for IPv6, where there is a LAN to forward to.
+func notForwarding6(s wan.State) []string {
+	const name = "net.ipv6.conf.all.forwarding" // that of a device changes nothing
+	for _, lan := range s.LANs {
+		if lan.Global6().IsValid() && readSysctl(name) == "0" {
+			return []string{name}
+		}
+	}
+	return nil
 }
 
 // devices lists the names of the uplink and the LANs.
