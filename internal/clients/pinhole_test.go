@@ -46,37 +46,46 @@ func TestPinhole(t *testing.T) {
 			}
 		})
 
-		// After the end of either kind, for new connections and for one that goes on.
-		if !w.asks(lab.InternetAddr6, 4000, pinPatience) {
-			t.Fatal("no answer to a fixed port")
-		}
-		p.want("DeletePinhole", udp, "", 0)
-		w.until("the flow ends with the pinhole", func() bool { return !w.tracked(lab.InternetAddr6, 4000) })
-		if w.asks(lab.InternetAddr6, 4000, pinSilence) {
-			t.Error("a flow goes on")
-		}
-		w.wantIn("with one deleted", true, false)
-		p.want("DeletePinhole", tcp, "", 0)
-		w.wantIn("with both deleted", false, false)
-		for _, action := range []string{"DeletePinhole", "GetPinholePackets", "CheckPinholeWorking"} {
-			p.want(action, tcp, "", 704)
-		}
-
-		tcp, udp = p.add("", 0, "TCP", 600), p.add("", 0, "UDP", 600)
-		w.wantIn("with new ones", true, true)
-		for _, id := range []string{tcp, udp} { // PIN-6
-			if code := p.update(id, 1); code != 0 {
-				t.Errorf("UpdatePinhole: error %d", code)
-			}
-		}
-		time.Sleep(time.Second)
-		w.until("the leases end", func() bool { _, code := p.call("GetPinholePackets", "UniqueID", udp); return code == 704 })
-		w.wantIn("after expiry", false, false)
-		if code := p.update(tcp, 600); code != 704 {
-			t.Errorf("UpdatePinhole after expiry: error %d, want 704", code)
-		}
+		w.deleted(p, tcp, udp)
+		w.expired(p, p.add("", 0, "TCP", 600), p.add("", 0, "UDP", 600))
 		w.stop()
 	})
+}
+
+// deleted deletes pinholes: for new connections and for one that goes on.
+func (w *pinRouter) deleted(p *pinPoint, tcp, udp string) {
+	w.t.Helper()
+	if !w.asks(lab.InternetAddr6, 4000, pinPatience) {
+		w.t.Fatal("no answer to a fixed port")
+	}
+	p.want("DeletePinhole", udp, "", 0)
+	w.until("the flow ends with the pinhole", func() bool { return !w.tracked(lab.InternetAddr6, 4000) })
+	if w.asks(lab.InternetAddr6, 4000, pinSilence) {
+		w.t.Error("a flow goes on")
+	}
+	w.wantIn("with one deleted", true, false)
+	p.want("DeletePinhole", tcp, "", 0)
+	w.wantIn("with both deleted", false, false)
+	for _, action := range []string{"DeletePinhole", "GetPinholePackets", "CheckPinholeWorking"} {
+		p.want(action, tcp, "", 704)
+	}
+}
+
+// expired lets the leases of pinholes end.
+func (w *pinRouter) expired(p *pinPoint, tcp, udp string) {
+	w.t.Helper()
+	w.wantIn("with new ones", true, true)
+	for _, id := range []string{tcp, udp} { // PIN-6
+		if code := p.update(id, 1); code != 0 {
+			w.t.Errorf("UpdatePinhole: error %d", code)
+		}
+	}
+	time.Sleep(time.Second)
+	w.until("the leases end", func() bool { _, code := p.call("GetPinholePackets", "UniqueID", udp); return code == 704 })
+	w.wantIn("after expiry", false, false)
+	if code := p.update(tcp, 600); code != 704 {
+		w.t.Errorf("UpdatePinhole after expiry: error %d, want 704", code)
+	}
 }
 
 // kept waits until the lease file says what it should.

@@ -1,15 +1,12 @@
 package clients
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -35,174 +32,6 @@ func (w *pinRouter) inKernel(addr string) bool {
 		return strings.Contains(w.Router.Run(w.t, "nft", "list", "table", "inet", "upnpd"), addr)
 	}
 	return strings.Contains(w.Router.Run(w.t, strings.Replace(w.firewall, "ip", "ip6", 1), "-w", "-S", "UPNPD"), addr)
-}
-
-// notices is what a host hears of the groups of IPv6.
-type notices chan string
-
-// hear begins to listen on a host.
-func (w *pinRouter) hear(h *lab.Host) notices {
-	w.t.Helper()
-	var c *net.UDPConn
-	if err := h.Do(func() error {
-		listen := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
-			var joined error
-			err := raw.Control(func(fd uintptr) {
-				dev, err := net.InterfaceByName(lab.HostDev)
-				for _, group := range []string{"ff02::c", "ff05::c"} {
-					if err == nil {
-						err = syscall.SetsockoptIPv6Mreq(int(fd), syscall.IPPROTO_IPV6, syscall.IPV6_JOIN_GROUP,
-							&syscall.IPv6Mreq{Multiaddr: netip.MustParseAddr(group).As16(), Interface: uint32(dev.Index)})
-					}
-				}
-				joined = err
-			})
-			return errors.Join(err, joined)
-		}}
-		p, err := listen.ListenPacket(context.Background(), "udp6", "[::]:1900")
-		if err == nil {
-			c = p.(*net.UDPConn)
-		}
-		return err
-	}); err != nil {
-		w.t.Fatal(err)
-	}
-	w.t.Cleanup(func() { c.Close() })
-	all := make(notices, 10000)
-	go func() {
-		defer close(all)
-		for buf := make([]byte, 2000); ; {
-			n, err := c.Read(buf)
-			if err != nil {
-				return
-			}
-			all <- string(buf[:n])
-		}
-	}()
-	return all
-}
-
-// until reads on to a notification with all these lines, which must come within a
-// second, and gives its BOOTID.
-func (n notices) until(t *testing.T, lines ...string) (bootID int) {
-	t.Helper()
-	timeout := time.After(time.Second)
-next:
-	for {
-		select {
-		case <-timeout:
-			t.Errorf("no NOTIFY with %q within a second", lines)
-			return 0
-		case msg := <-n:
-			for _, line := range lines {
-				if !strings.Contains(msg, "\r\n"+line) {
-					continue next
-				}
-			}
-			found := regexp.MustCompile(`\r\nBOOTID\.UPNP\.ORG: *(\d+)\r\n`).FindStringSubmatch(msg)
-			if found == nil {
-				t.Fatalf("no BOOTID in %q", msg)
-			}
-			bootID, _ = strconv.Atoi(found[1])
-			return bootID
-		}
-	}
-}
-
-// TestPrefixChange: pinholes of a prefix end with it, and the router is found under
-// the next one, where pinholes work (issue 6, points 3 and 4; SPEC PIN-10, SSDP-15).
-func TestPrefixChange(t *testing.T) {
-	pinVariants(t, func(t *testing.T, w *pinRouter) {
-		w.start()
-		const router, host = "2001:db8:88::1", "2001:db8:88::10"
-		w.Internet.Run(t, "ip", "route", "add", "2001:db8:88::/64", "via", lab.WANAddr6)
-		w.LAN1.Run(t, "ip", "addr", "add", host+"/64", "dev", lab.HostDev, "nodad")
-		heard := w.hear(w.LAN1)
-		one := w.point(w.LAN1, lab.LAN1ULA) // goes on to ask while the prefixes change
-		four := w.point(w.LAN1, lab.LAN1Addr)
-		tcp, udp := one.add("", 0, "TCP", 3600), one.add("", 0, "UDP", 3600)
-		ula, code := one.try("", 0, lab.LAN1ULA, pinPort, "TCP", 3600)
-		if code != 0 {
-			t.Fatalf("for the ULA: error %d", code)
-		}
-		w.wantIn("before", true, true)
-		if !w.asks(lab.InternetAddr6, 4000, pinPatience) {
-			t.Error("no answer to a fixed port")
-		}
-		if _, code := one.try("", 0, host, pinPort, "TCP", 3600); code != 606 {
-			t.Errorf("a pinhole for a prefix that is none: error %d, want 606", code)
-		}
-
-		// The end of a prefix begins with its deprecation (RFC 4862): what is open
-		// stays so, the router is found under the next one.
-		w.Router.Run(t, "ip", "addr", "add", router+"/64", "dev", lab.LANDev, "nodad")
-		w.Router.Run(t, "ip", "addr", "change", lab.RouterLANAddr6+"/64", "dev", lab.LANDev, "preferred_lft", "0")
-		old := heard.until(t, "NTS: ssdp:byebye")
-		now := heard.until(t, "NTS: ssdp:alive", "LOCATION: http://["+router+"]:")
-		if now <= old {
-			t.Errorf("BOOTID %d, was %d", now, old)
-		}
-		w.wantIn("with a deprecated prefix", true, true)
-
-		w.Router.Run(t, "ip", "addr", "del", lab.RouterLANAddr6+"/64", "dev", lab.LANDev)
-		w.until("the kernel has nothing of the old prefix", func() bool { return !w.inKernel(lab.LAN1Addr6) })
-		w.until("nor is the flow tracked", func() bool { return !w.tracked(lab.InternetAddr6, 4000) })
-		for _, id := range []string{tcp, udp} {
-			w.until("the table has not", func() bool { _, code := four.call("GetPinholePackets", "UniqueID", id); return code == 704 })
-		}
-		if !w.inKernel(lab.LAN1ULA) || four.packets(ula) != 0 {
-			t.Error("the pinhole of the ULA is gone, too")
-		}
-		w.Router.Run(t, "ip", "route", "add", "2001:db8:77::/64", "dev", lab.LANDev) // even if the router still leads there
-		w.wantIn("without the prefix", false, false)
-		if _, code := four.try("", 0, lab.LAN1Addr6, pinPort, "TCP", 3600); code != 606 {
-			t.Errorf("a pinhole for the prefix that was: error %d, want 606", code)
-		}
-
-		// The new one.
-		p := w.unpointed(w.LAN1, host)
-		found := pinLocation.FindStringSubmatch(p.search(pinService, router, pinPatience))
-		if found == nil || !strings.HasPrefix(found[1], "http://["+router+"]:") {
-			t.Fatalf("a search on the new prefix finds %q", found)
-		}
-		p.read(found[1])
-		to := "[" + host + "]:8080"
-		if _, err := w.LAN1.ListenTCP(to); err != nil {
-			t.Fatal(err)
-		}
-		accepted := func(want bool) bool {
-			timeout := pinSilence
-			if want {
-				timeout = pinPatience
-			}
-			c, err := w.Internet.Dial("tcp", to, timeout)
-			if err == nil {
-				c.Close()
-			}
-			return err == nil
-		}
-		if accepted(false) {
-			t.Error("the new prefix is open")
-		}
-		if _, code := p.try("", 0, host, pinPort, "TCP", 3600); code != 0 {
-			t.Errorf("a pinhole on the new prefix: error %d", code)
-		}
-		if !accepted(true) {
-			t.Error("the pinhole on the new prefix does not work")
-		}
-
-		// A prefix that goes at once. There is a ULA, under which the router is found.
-		w.Router.Run(t, "ip", "addr", "del", router+"/64", "dev", lab.LANDev)
-		w.until("the kernel has nothing of the second prefix", func() bool { return !w.inKernel(host) })
-		w.Router.Run(t, "ip", "route", "add", "2001:db8:88::/64", "dev", lab.LANDev)
-		if accepted(false) {
-			t.Error("the second prefix is open")
-		}
-		old = heard.until(t, "NTS: ssdp:byebye")
-		if now := heard.until(t, "NTS: ssdp:alive", "LOCATION: http://["+lab.RouterULA+"]:"); now <= old {
-			t.Errorf("BOOTID %d, was %d", now, old)
-		}
-	})
 }
 
 // wantIPv6 checks what there is of IPv6: sockets, rules, and the service in the tree of

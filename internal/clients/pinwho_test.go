@@ -48,22 +48,7 @@ func TestWhoMayPin(t *testing.T) {
 			t.Error("the pinhole no longer works")
 		}
 
-		link := pinLinkLocal(t, w.LAN1, lab.HostDev)
-		for client, want := range map[string]int{
-			lab.RouterLANAddr6: 606, lab.RouterULA: 606, lab.WANAddr6: 606, lab.InternetAddr6: 606, "2001:db8:99::10": 606,
-			link: 402, "fe80::1": 402, "ff02::1": 402, "ff0e::1": 402, "::ffff:" + lab.LAN1Addr: 402, lab.LAN1Addr: 402, "::1": 402,
-			"::": 708, "": 708,
-		} {
-			for _, p := range one {
-				if _, code := p.try("", 0, client, pinPort, "UDP", 600); code != want {
-					t.Errorf("%v asks for %q: error %d, want %d", p.from, client, code, want)
-				}
-			}
-		}
-		if w.comes("UDP", lan1at(pinPort), false) {
-			t.Error("one of those was opened")
-		}
-
+		w.refuses(one)
 		for _, p := range one { // its own, from any address
 			again := one[0].add("", 0, "TCP", 600)
 			p.packets(again)
@@ -77,6 +62,26 @@ func TestWhoMayPin(t *testing.T) {
 		}
 		w.stop()
 	})
+}
+
+// refuses checks what nobody may ask for.
+func (w *pinRouter) refuses(points []*pinPoint) {
+	w.t.Helper()
+	link := pinLinkLocal(w.t, w.LAN1, lab.HostDev)
+	for client, want := range map[string]int{
+		lab.RouterLANAddr6: 606, lab.RouterULA: 606, lab.WANAddr6: 606, lab.InternetAddr6: 606, "2001:db8:99::10": 606,
+		link: 402, "fe80::1": 402, "ff02::1": 402, "ff0e::1": 402, "::ffff:" + lab.LAN1Addr: 402, lab.LAN1Addr: 402, "::1": 402,
+		"::": 708, "": 708,
+	} {
+		for _, p := range points {
+			if _, code := p.try("", 0, client, pinPort, "UDP", 600); code != want {
+				w.t.Errorf("%v asks for %q: error %d, want %d", p.from, client, code, want)
+			}
+		}
+	}
+	if w.comes("UDP", lan1at(pinPort), false) {
+		w.t.Error("one of those was opened")
+	}
 }
 
 // TestPinLowPort: a port below 1024 needs a rule that allows it.
