@@ -116,6 +116,7 @@ func (l *listener) said(part string) int {
 func TestGUPnPEvents(t *testing.T) {
 	for face, st := range map[string]string{"auto": igd1, "1": igd1, "2": igd2, "auto, asked for 2": igd2} {
 		t.Run(face, func(t *testing.T) {
+			t.Parallel()
 			h := enter(t, "igd = "+strings.Fields(strings.Replace(face, ",", " ", 1))[0]).begin()
 			version2 := st == igd2
 			p := h.person(h.LAN2, lab.LAN2Addr)
