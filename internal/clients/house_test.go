@@ -19,7 +19,6 @@ import (
 	"testing"
 	"time"
 
-	_ "github.com/linux-igd/upnpd/internal/daemon" // so that go test keeps no results of another daemon
 	"github.com/linux-igd/upnpd/internal/lab"
 )
 

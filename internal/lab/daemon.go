@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -234,6 +235,9 @@ func build() (built, error) {
 	if err != nil {
 		return built{}, errors.Join(err, os.RemoveAll(dir))
 	}
+	if err := readSources(); err != nil {
+		return built{}, err
+	}
 	args := []string{"build", "-o", b.path}
 	if os.Getenv("UPNPD_RACE") != "" {
 		args = append(args, "-race")
@@ -243,4 +247,24 @@ func build() (built, error) {
 		return built{}, fmt.Errorf("build upnpd: %w\n%s", err, out)
 	}
 	return b, os.Symlink("upnpd", filepath.Join(dir, "upnpctl"))
+}
+
+// readSources looks at the daemon's sources: go test keeps a result in its cache until
+// a file that the test looked at has changed.
+func readSources() error {
+	mod, err := exec.Command("go", "env", "GOMOD").Output()
+	if err != nil {
+		return fmt.Errorf("find the module: %w", err)
+	}
+	return filepath.WalkDir(filepath.Dir(string(mod)), func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && strings.HasPrefix(d.Name(), "."):
+			return filepath.SkipDir
+		case strings.HasSuffix(path, ".go") && !strings.HasSuffix(path, "_test.go"):
+			_, err = os.Stat(path)
+		}
+		return err
+	})
 }
