@@ -58,7 +58,7 @@ func (s *Server) code(v1, v2 upnpError) upnpError {
 
 // call is one action request with its arguments typed.
 type call struct {
-	from   netip.Addr // the control point
+	from   netip.Addr // the control point; a link-local address has the LAN device as its zone
 	action string
 	values map[string]value
 }
@@ -112,6 +112,9 @@ func (s *Server) handleControl(svc *service, req *httpmsg.Request) *httpmsg.Resp
 		return fault(errInvalidAction.with("%s has no %s#%s", svc.id, typ, name))
 	}
 	c := &call{from: req.Remote.Addr(), action: name}
+	if c.from.IsLinkLocalUnicast() {
+		c.from = c.from.WithZone(req.Device) // two LANs may have the same one
+	}
 	if c.values, err = svc.parseArgs(a, body); err != nil {
 		return fault(s.refuse(c, err))
 	}

@@ -284,3 +284,26 @@ func TestGetOutboundPinholeTimeout(t *testing.T) {
 	}
 	w.expect(402, alice6, firewall6Spec, "GetOutboundPinholeTimeout", flow("RemotePort", "65536")...)
 }
+
+// A link-local address says nothing without its LAN: a host of another one may have
+// it, too (PIN-9).
+func TestPinholeByLinkLocal(t *testing.T) {
+	lan := netip.MustParseAddr("fe80::10%br-lan")
+	var asked []netip.Addr
+	w := newWorld(t, version2, func(w *world, _ *igd.Config) {
+		w.sameHost = func(a, b netip.Addr) bool {
+			asked = append(asked, b)
+			return a == alice6 && b == lan
+		}
+	})
+	id := w.expect(0, lan.WithZone(""), firewall6Spec, "AddPinhole", pinhole()...).values["UniqueID"]
+	w.expect(0, lan.WithZone(""), firewall6Spec, "DeletePinhole", "UniqueID", id)
+	for _, from := range asked {
+		if from != lan {
+			t.Errorf("asked whether %v is alice", from)
+		}
+	}
+	if len(asked) != 2 {
+		t.Errorf("asked %d times", len(asked))
+	}
+}

@@ -134,7 +134,7 @@ func (w *world) get(path string) *httpmsg.Response {
 // post sends a body to a control URL with the given fields.
 func (w *world) post(from netip.Addr, path, body string, fields ...string) *httpmsg.Response {
 	req := &httpmsg.Request{
-		Method: "POST", Target: path, Minor: 1, Body: []byte(body),
+		Method: "POST", Target: path, Minor: 1, Body: []byte(body), Device: "br-lan",
 		Local: netip.AddrPortFrom(router, 49152), Remote: netip.AddrPortFrom(from, 50000),
 	}
 	for i := 0; i < len(fields); i += 2 {

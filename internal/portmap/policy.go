@@ -82,7 +82,7 @@ func (r *Rule) concerns(req *Request) bool {
 
 // covers is p.Contains, but 0.0.0.0/0 stands for every host (DESIGN.md).
 func covers(p *netip.Prefix, a netip.Addr) bool {
-	return p.Contains(a) || p.Bits() == 0 && p.Addr().Is4()
+	return p.Contains(a.WithZone("")) || p.Bits() == 0 && p.Addr().Is4()
 }
 
 // verdict says whether the rules allow the request at the external port, by which

@@ -70,6 +70,8 @@ func TestRules(t *testing.T) {
 		{"other protocol", []portmap.Rule{{Client: everyone, External: all, Internal: all, Protocol: portmap.UDP}}, high, true},
 		{"from", []portmap.Rule{{Client: everyone, External: all, Internal: all, From: only(bob)}},
 			with(func(w *wish) { w.from = bob }), false},
+		{"from a link-local address, whose zone is its LAN", []portmap.Rule{{Client: everyone, External: all, Internal: all, From: netip.MustParsePrefix("fe80::/10")}},
+			with(func(w *wish) { w.from = netip.MustParseAddr("fe80::10%br-lan") }), false},
 		{"from another", []portmap.Rule{{Client: everyone, External: all, Internal: all, From: only(bob)}}, high, true},
 	} {
 		w := newWorld(t, func(c *portmap.Config) { c.Policy.Secure, c.Policy.Rules = false, tt.rules })

@@ -115,7 +115,7 @@ func (m Mapping) String() string {
 type Request struct {
 	Mapping               // Deadline and Owner are ignored
 	Lease   time.Duration // wished; 0 means as long as the policy gives
-	From    netip.Addr    // the host that asks
+	From    netip.Addr    // the host that asks; a link-local address has its LAN device as zone
 
 	vouched bool // From is another address of Client's host
 }

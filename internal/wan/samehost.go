@@ -20,10 +20,13 @@ const (
 // asked for (Resolve), which takes a second at most. Four callers can wait for
 // that; for others the answer is false, and so it is after any error.
 //
+// A link-local address needs the LAN device as its zone: a host of another LAN
+// may have the same one.
+//
 // It is as true as ARP and neighbour discovery are: hosts behind a repeater
 // that puts its own MAC in the place of theirs are one host.
 func (f *Follower) SameHost(a, b netip.Addr) bool {
-	p := pair{index: f.State().together(a, b), addrs: [2]netip.Addr{a, b}}
+	p := pair{index: f.State().together(a, b), addrs: [2]netip.Addr{a.WithZone(""), b.WithZone("")}}
 	if p.index == 0 || a == b {
 		return p.index != 0
 	}
@@ -41,14 +44,21 @@ func (f *Follower) SameHost(a, b netip.Addr) bool {
 func (s State) together(a, b netip.Addr) int {
 	index := 0
 	for _, l := range s.LANs {
-		if l.Local(a) || l.Local(b) {
+		if l.Local(a.WithZone("")) || l.Local(b.WithZone("")) {
 			return 0
 		}
-		if index == 0 && l.OnLink(a) && l.OnLink(b) {
+		if index == 0 && l.hasHost(a) && l.hasHost(b) {
 			index = l.Index
 		}
 	}
 	return index
+}
+
+// hasHost is OnLink, but a zone is a LAN's name, and link-local addresses of IPv6
+// are nobody's without.
+func (l LAN) hasHost(a netip.Addr) bool {
+	everywhere := a.Zone() == "" && !(a.Is6() && a.IsLinkLocalUnicast())
+	return (everywhere || a.Zone() == l.Name) && l.OnLink(a.WithZone(""))
 }
 
 // pair is what the neighbour table says of two addresses.
