@@ -120,11 +120,17 @@ func testConfig(t *testing.T, args ...string) *config.Config {
 
 func startLoopback(t *testing.T, args ...string) *loopback {
 	t.Helper()
+	return startLoopback6(t, nil, args...)
+}
+
+// startLoopback6 gives lo IPv6 addresses that it does not have.
+func startLoopback6(t *testing.T, six []netip.Prefix, args ...string) *loopback {
+	t.Helper()
 	w := &loopback{
 		t: t, signals: make(chan os.Signal, 1), log: &lockedBuffer{}, done: make(chan error, 1),
 		uplink: &playedDevices{change: make(chan struct{}), state: wan.State{
 			Uplink: wan.Uplink{Name: "wan0", Index: 7, Up: true, Addr: netip.MustParseAddr("11.0.0.2"), Since: portmap.BootTime()},
-			LANs:   []wan.LAN{{Name: "lo", Index: 1, Up: true, Prefixes: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/8")}}},
+			LANs:   []wan.LAN{{Name: "lo", Index: 1, Up: true, Prefixes: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/8")}, Prefixes6: six}},
 		}},
 		hosts: map[int]*controlPoint{},
 	}

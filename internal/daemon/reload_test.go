@@ -2,12 +2,12 @@ package daemon
 
 import (
 	"errors"
+	"net"
+	"net/netip"
 	"regexp"
 	"strconv"
 	"strings"
 	"testing"
-
-	"net/netip"
 
 	"golang.org/x/sys/unix"
 
@@ -168,5 +168,33 @@ func TestLANThatCannotBeServed(t *testing.T) {
 	until(t, "it serves", func() bool {
 		_, _, err := c.try("GetExternalIPAddress")
 		return err == nil
+	})
+}
+
+// TestIPv6ThatCannotBeServed: IPv4 is, and the daemon starts.
+func TestIPv6ThatCannotBeServed(t *testing.T) {
+	six := []netip.Prefix{netip.MustParsePrefix("fe80::1/64")}
+	t.Run("its address cannot be used", func(t *testing.T) {
+		w := startLoopback6(t, six)
+		if _, _, err := w.client(1).try("GetExternalIPAddress"); err != nil {
+			t.Error(err)
+		}
+		if !strings.Contains(w.log.String(), "ssdp: announce fe80::1: ") {
+			t.Error("nothing is said of it")
+		}
+	})
+	t.Run("another program has the port", func(t *testing.T) {
+		taken, err := net.Listen("tcp6", "[::]:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer taken.Close()
+		_, port, _ := net.SplitHostPort(taken.Addr().String())
+		w := startLoopback6(t, six, "--port", port)
+		if _, _, err := w.client(1).try("GetExternalIPAddress"); err != nil {
+			t.Error(err)
+		}
+		taken.Close()
+		until(t, "the port is free", func() bool { return strings.Contains(w.log.String(), "ssdp: announce fe80::1: ") })
 	})
 }

@@ -78,10 +78,11 @@ func (d *daemon) serve(ctx context.Context, devices follower) (*successor, error
 		case lan := <-g.ended:
 			g.lost(lan)
 		case a := <-g.said:
-			if a.err != nil && !d.served {
+			failed := a.err != nil && !a.lan.ipv6 // the log has it, and it goes on trying
+			if failed && !d.served {
 				return nil, fmt.Errorf("announce on %v: %w", a.lan.segment, a.err)
 			}
-			a.lan.announced = a.err == nil
+			a.lan.announced = !failed
 			g.checkReady()
 		case question := <-d.asked:
 			question(g)
@@ -229,8 +230,11 @@ func (g *generation) reconcileLAN(ctx context.Context, lan wan.LAN, ipv6 bool) e
 	}
 	server, err := g.startLAN(ctx, seg, want)
 	if err != nil {
-		if g.served {
+		if g.served || ipv6 {
 			g.tryAgain(seg, err)
+		}
+		if ipv6 { // nobody shall be without a gateway for it
+			return nil
 		}
 		return fmt.Errorf("serve %v: %w", seg, err)
 	}
