@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/linux-igd/upnpd/internal/portmap"
@@ -159,7 +158,7 @@ func text(p *string, v string, first, last int) error {
 }
 
 func printable(v string) bool {
-	return utf8.ValidString(v) && !strings.ContainsFunc(v, func(r rune) bool { return !unicode.IsPrint(r) })
+	return utf8.ValidString(v) && !strings.ContainsFunc(v, func(r rune) bool { return !strconv.IsPrint(r) })
 }
 
 func uuid(p *string, v string) error {
