@@ -77,10 +77,10 @@ func (c *conn) await(n int) bool {
 // refuse answers a request that could not be read, if the client is there to
 // hear it. req is what is known of it.
 func (c *conn) refuse(req *Request, err error) {
-	var r *refusal
+	r, ours := err.(*refusal) // which nothing wraps
 	if errors.Is(err, os.ErrDeadlineExceeded) && c.ctx.Err() == nil {
 		r = &refusal{408, "the request came too slowly"}
-	} else if !errors.As(err, &r) {
+	} else if !ours {
 		return // the client went away, or the server stops
 	}
 	c.server.logRefusal(c.Remote().Addr().Unmap().WithZone(""), describe(req)+r.Error())
