@@ -104,9 +104,13 @@ func hasSocket(table io.Reader, state string, port uint16) (bool, error) {
 
 // field splits off the first word.
 func field(line []byte) (word, rest []byte) {
-	line = bytes.TrimLeft(line, " \n")
-	if i := bytes.IndexAny(line, " \n"); i >= 0 {
-		return line[:i], line[i:]
+	start := 0
+	for start < len(line) && line[start] <= ' ' {
+		start++
 	}
-	return line, nil
+	end := start
+	for end < len(line) && line[end] > ' ' {
+		end++
+	}
+	return line[start:end], line[end:]
 }
