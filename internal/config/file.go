@@ -1,7 +1,6 @@
 package config
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -44,15 +43,15 @@ func parseFile(path string, r io.Reader) ([]setting, error) {
 		return nil, fmt.Errorf("%s: longer than %d KiB: is this a configuration?", path, maxFile>>10)
 	}
 	var settings []setting
-	for i, line := range bytes.Split(data, []byte("\n")) {
+	for i, line := range strings.Split(string(data), "\n") {
 		place := fmt.Sprintf("%s:%d:", path, i+1)
 		switch {
-		case bytes.IndexByte(line, 0) >= 0:
+		case strings.IndexByte(line, 0) >= 0:
 			return nil, fmt.Errorf("%s a NUL byte: this is not a text file", place)
 		case len(line) > maxLine:
 			return nil, fmt.Errorf("%s longer than %d bytes", place, maxLine)
 		}
-		s, err := parseLine(place, strings.TrimSpace(string(line)))
+		s, err := parseLine(place, strings.TrimSpace(line))
 		if err != nil {
 			return nil, err
 		}

@@ -30,7 +30,7 @@ func (o option) sets() string {
 func (o option) flagName() string { return strings.ReplaceAll(o.name, "_", "-") }
 
 // options are all options: linux-igd's, then the project's own.
-var options = slices.Concat(igdOptions, ownOptions)
+var options = append(igdOptions, ownOptions...)
 
 // igdOptions are those of linux-igd (PEERS.md 1.2).
 var igdOptions = []option{

@@ -102,7 +102,7 @@ func (t sheet) align(right uint) (b []byte) {
 		cells := strings.Split(l, "\t")
 		last := len(cells) - 1
 		for i, c := range cells[:last] {
-			gap := strings.Repeat(" ", widths[i]-width(c))
+			gap := fmt.Sprintf("%*s", widths[i]-width(c), "")
 			if right>>i&1 != 0 {
 				c = gap + c
 			} else {
