@@ -109,10 +109,10 @@ func TestPinholeRestart(t *testing.T) {
 		w.kept("both", func(leases string) bool { return strings.Count(leases, " 8080 on UPnP ") == 2 })
 		w.wantIn("before the crash", true, true)
 		const lease = 3
-		shortened := time.Now()
 		if code := p.update(short, lease); code != 0 {
 			t.Fatalf("UpdatePinhole: error %d", code)
 		}
+		shortened := time.Now()
 		w.kept("the short lease", regexp.MustCompile(`(?m) UDP 8080 .* [1-3] [0-9-]+T[0-9:]+Z $`).MatchString)
 		w.daemon.Kill()
 		w.wantIn("after kill -9", true, true)
