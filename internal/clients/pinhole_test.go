@@ -102,6 +102,7 @@ func (w *pinRouter) kept(what string, ok func(leases string) bool) {
 // TestPinholeRestart: pinholes outlive the daemon, however it ends, and are the same
 // afterwards; the kernel ends them, where it can, without it (issue 6, point 5).
 func TestPinholeRestart(t *testing.T) {
+	t.Parallel()
 	pinVariants(t, func(t *testing.T, w *pinRouter) {
 		w.start()
 		p := w.point(w.LAN1, lab.LAN1Addr6)
@@ -161,6 +162,7 @@ func TestPinholeRestart(t *testing.T) {
 // TestPinholeWildcards: pinholes of one client port for any remote host and port, for
 // one, and for both stand side by side (issue 6, point 4).
 func TestPinholeWildcards(t *testing.T) {
+	t.Parallel()
 	pinVariants(t, func(t *testing.T, w *pinRouter) {
 		w.start()
 		const peer, other = lab.InternetAddr6, "2001:db8:ff::9"

@@ -32,6 +32,7 @@ func (w *pinRouter) upnpc(args ...string) string {
 // TestUpnpcPinholes: upnpc's IPv6 commands, found by a search from a link-local
 // address, and with the URL of version 2 while version 1 is announced (issue 6, point 5).
 func TestUpnpcPinholes(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name, igd string
 		at        func(w *pinRouter) []string
@@ -90,6 +91,7 @@ func TestUpnpcPinholes(t *testing.T) {
 // TestUpnpcVersion2: upnpc's commands of version 2 by IPv4 (issue 6, point 5; SPEC
 // WIP-3, WIP-14).
 func TestUpnpcVersion2(t *testing.T) {
+	t.Parallel()
 	for _, igd := range []string{"auto", "2"} {
 		t.Run(igd, func(t *testing.T) {
 			t.Parallel()

@@ -86,6 +86,7 @@ func (w *pinRouter) refuses(points []*pinPoint) {
 
 // TestPinLowPort: a port below 1024 needs a rule that allows it.
 func TestPinLowPort(t *testing.T) {
+	t.Parallel()
 	w := raisePin(t, lab.Nftables)
 	if _, err := w.LAN1.EchoTCP6(80); err != nil {
 		t.Fatal(err)
