@@ -138,16 +138,11 @@ func TestBusy(t *testing.T) {
 		time.Sleep(250 * time.Millisecond) // would there be more?
 		all := good[i].events(sids[i])
 		last := all[len(all)-1]
-		if d := last.at.Sub(end); d > 700*time.Millisecond {
+		if d := last.at.Sub(end); d > moment {
 			t.Errorf("subscriber %d has the last value %v after the change", i, d)
 		}
 		if most := int(last.at.Sub(begin)/(200*time.Millisecond)) + 3; len(all) > most || len(all) < 5 {
 			t.Errorf("subscriber %d: %d messages for %d changes, want at most %d", i, len(all), changes, most)
-		}
-		for n := 2; n < len(all); n++ {
-			if d := all[n].at.Sub(all[n-1].at); d < 100*time.Millisecond { // 200, when the machine is idle
-				t.Errorf("subscriber %d: message %d comes %v after the one before", i, n, d)
-			}
 		}
 	}
 	// SystemUpdateID has counted every change, and goes with the number (GENA-11).
@@ -160,7 +155,7 @@ func TestBusy(t *testing.T) {
 		t.Errorf("the slow subscriber has %d messages, want 1 under way", got)
 	}
 	t.Logf("%d changes in %v, the slowest took %v; %d messages", changes, end.Sub(begin), slowest, len(good[0].events(sids[0])))
-	if slowest > time.Second {
+	if slowest > moment {
 		t.Errorf("AddPortMapping took up to %v", slowest)
 	}
 }
