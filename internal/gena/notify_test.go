@@ -30,7 +30,7 @@ func TestInitialEvent(t *testing.T) {
 		resp.Sent()
 		time.Sleep(pause - 1)
 		w.expect("while the answer may still be read")
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		got := w.messages()
 		if len(got) != 1 || got[0].String() != "2.2s to 192.168.1.7:2869: SEQ 0 A=2 B=x" {
