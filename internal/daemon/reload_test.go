@@ -4,15 +4,18 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/linux-igd/upnpd/internal/config"
 	"github.com/linux-igd/upnpd/internal/igd"
+	"github.com/linux-igd/upnpd/internal/portmap"
 	"github.com/linux-igd/upnpd/internal/wan"
 )
 
@@ -194,7 +197,34 @@ func TestIPv6ThatCannotBeServed(t *testing.T) {
 		if _, _, err := w.client(1).try("GetExternalIPAddress"); err != nil {
 			t.Error(err)
 		}
+		for range 3 { // more tries
+			w.uplink.set(func(*wan.State) {})
+		}
 		taken.Close()
 		until(t, "the port is free", func() bool { return strings.Contains(w.log.String(), "ssdp: announce fe80::1: ") })
+		if n := strings.Count(w.log.String(), "next try in"); n != 1 {
+			t.Errorf("said %d times", n)
+		}
 	})
+}
+
+// TestPinholesCount: a pinhole that an earlier run opened is one of the mappings
+// that the log counts.
+func TestPinholesCount(t *testing.T) {
+	host := netip.MustParseAddr("2001:db8::5")
+	file := portmap.LeaseFile{Path: filepath.Join(t.TempDir(), "leases"), BootID: "this boot", Now: portmap.BootTime}
+	if err := file.Write([]portmap.Mapping{{
+		Key: portmap.Key{Protocol: portmap.TCP, ExternalPort: 8080, Pinhole: host}, ID: 7,
+		Client: host, InternalPort: 8080, Enabled: true, Owner: host, Deadline: portmap.BootTime() + time.Hour,
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"--lease-file", file.Path, "--control-socket", ""}
+	w := startLoopback(t, args...)
+	if !strings.Contains(w.log.String(), "leases: mappings restored from "+file.Path+": 1") {
+		t.Error("not counted at the start")
+	}
+	w.reloadGives(testConfig(t, args...), nil)
+	w.signals <- unix.SIGHUP
+	until(t, "it is read again", func() bool { return strings.Contains(w.log.String(), "mappings kept: 1") })
 }

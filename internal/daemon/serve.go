@@ -28,6 +28,7 @@ type generation struct {
 	lans    map[segment]*lanServer
 	told    bool // that the LANs of now are announced
 	retry   *time.Timer
+	trouble map[segment]string // why a segment cannot be served, as last said
 	said    chan announcement
 	ended   chan *lanServer
 }
@@ -126,10 +127,11 @@ func (d *daemon) newGeneration(devices follower) *generation {
 			MaxAge: max(2*cfg.NotifyInterval, 1800*time.Second), Refresh: cfg.NotifyInterval,
 			Logf: d.Log.Infof,
 		},
-		lans:  map[segment]*lanServer{},
-		retry: retry,
-		said:  make(chan announcement),
-		ended: make(chan *lanServer),
+		lans:    map[segment]*lanServer{},
+		retry:   retry,
+		trouble: map[segment]string{},
+		said:    make(chan announcement),
+		ended:   make(chan *lanServer),
 	}
 	for _, version := range versions(cfg.IGD) {
 		g.addFace(igd.Config{
@@ -239,12 +241,18 @@ func (g *generation) reconcileLAN(ctx context.Context, lan wan.LAN, ipv6 bool) e
 		return fmt.Errorf("serve %v: %w", seg, err)
 	}
 	g.lans[seg] = server
+	delete(g.trouble, seg)
 	g.told = false
 	return nil
 }
 
+// tryAgain says so once, though it may take for ever.
 func (g *generation) tryAgain(lan segment, err error) {
-	g.Log.Errorf("serve %v: %v; next try in %v", lan, err, g.sys.lanRetry)
+	why := fmt.Sprintf("serve %v: %v; next try in %v", lan, err, g.sys.lanRetry)
+	if g.trouble[lan] != why {
+		g.Log.Errorf("%s", why)
+	}
+	g.trouble[lan] = why
 	g.retry.Reset(g.sys.lanRetry)
 }
 
