@@ -29,7 +29,6 @@ const (
 	maxSubscriptions = 64 // GENA-13
 	maxPerHost       = 16 // GENA-13
 	maxFailures      = 3  // in a row, then the subscription ends (GENA-9, INT-3)
-	logEvery         = time.Minute
 )
 
 // A Property is an evented variable and its value as text.
@@ -59,9 +58,10 @@ type Publisher struct {
 	topics []*topic
 	wake   chan struct{} // tells Run to look again
 
-	mu     sync.Mutex
-	subs   []*subscription
-	logged map[netip.Addr]time.Time // last line about a host
+	logged httpmsg.LogLimit
+
+	mu   sync.Mutex
+	subs []*subscription
 }
 
 // A subscription is one control point's interest in one topic. The fields up
@@ -190,21 +190,7 @@ func (s *subscription) over() bool { return s.gone && s.seq > 0 }
 
 // logf writes a line about a host, unless there was one lately.
 func (p *Publisher) logf(host netip.Addr, format string, args ...any) {
-	if p.cfg.Logf == nil {
-		return
-	}
-	p.mu.Lock()
-	now := time.Now()
-	last, known := p.logged[host]
-	quiet := known && now.Sub(last) < logEvery
-	if !quiet {
-		if p.logged == nil || len(p.logged) >= maxSubscriptions {
-			p.logged = make(map[netip.Addr]time.Time)
-		}
-		p.logged[host] = now
-	}
-	p.mu.Unlock()
-	if !quiet {
+	if p.cfg.Logf != nil && p.logged.Allow(host) {
 		p.cfg.Logf(format, args...)
 	}
 }

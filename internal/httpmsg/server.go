@@ -99,9 +99,10 @@ type Server struct {
 	Logf func(format string, args ...any)
 
 	mu        sync.Mutex
-	total     int                      // connections
-	perClient map[netip.Addr]int       // connections
-	logged    map[netip.Addr]time.Time // last refusal that was logged
+	total     int                // connections
+	perClient map[netip.Addr]int // connections
+
+	logged LogLimit // of refusals
 }
 
 // Serve accepts connections until ctx ends, then closes ln and its
@@ -194,26 +195,11 @@ func (s *Server) logf(format string, args ...any) {
 	}
 }
 
-const (
-	logEvery   = time.Minute // one refusal of one client
-	maxLogged  = 256         // clients remembered
-	maxLogText = 100         // bytes of what a client sent, in a log line
-)
+const maxLogText = 100 // bytes of what a client sent, in a log line
 
 // logRefusal says why a client was refused, unless one was logged lately.
 func (s *Server) logRefusal(client netip.Addr, why string) {
-	s.mu.Lock()
-	now := time.Now()
-	last, known := s.logged[client]
-	quiet := known && now.Sub(last) < logEvery
-	if !quiet {
-		if s.logged == nil || len(s.logged) >= maxLogged {
-			s.logged = make(map[netip.Addr]time.Time)
-		}
-		s.logged[client] = now
-	}
-	s.mu.Unlock()
-	if !quiet {
+	if s.logged.Allow(client) {
 		s.logf("http: refused %v: %s", client, why)
 	}
 }
