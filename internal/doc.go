@@ -16,7 +16,8 @@
 //	httpmsg     the HTTP/1.1 subset that UPnP needs, over TCP and UDP
 //	soap        the hand-rolled SOAP reader and writer
 //	sock        raw unix sockets, bound to a LAN device; probes of check
-//	lab         a home network in namespaces, for tests and the demo
+//	lab         a home network in namespaces, for tests and the demo; lab/vm has
+//	            a router of 32-bit MIPS with the OpenWrt package in it
 //
 // The way of AddPortMapping, from socket to kernel:
 //

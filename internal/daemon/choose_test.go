@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/linux-igd/upnpd/internal/lab"
+	"github.com/linux-igd/upnpd/internal/lab/home"
 )
 
 // TestFirewallAuto: which backend is taken, and that one line says why.
@@ -25,8 +26,8 @@ func TestFirewallAuto(t *testing.T) {
 			if log := d.Log(); strings.Count(log, "firewall: ") != 1 || !strings.Contains(log, want) {
 				t.Errorf("want one line %q in\n%s", want, log)
 			}
-			c := discover(t, lab.LAN1Addr, lab.RouterLANAddr+":1900", l.LAN1.Dial)
-			if code := c.add("TCP", 18080, 8080, 0); code != 0 {
+			c := home.Discover(t, lab.LAN1Addr, lab.RouterLANAddr+":1900", l.LAN1.Dial)
+			if code := c.Add("TCP", 18080, 8080, 0); code != 0 {
 				t.Errorf("AddPortMapping: error %d", code)
 			}
 		})
@@ -46,12 +47,12 @@ func TestForwardWarning(t *testing.T) {
 				t.Fatal(err)
 			}
 			w.start()
-			c := w.client(1)
-			c.add("TCP", 18080, w.served(), 0)
+			c := w.Client(1)
+			c.Add("TCP", 18080, w.Served(), 0)
 			if err := w.daemon.WaitLog(chain); err != nil {
 				t.Fatal(err)
 			}
-			if w.reaches("TCP", 18080) != 0 {
+			if w.Reaches("TCP", 18080) != 0 {
 				t.Fatal("the mapping works: nothing to warn of")
 			}
 			_, line, ok := strings.Cut(w.daemon.Log(), "let them pass: ")
@@ -60,7 +61,7 @@ func TestForwardWarning(t *testing.T) {
 				t.Fatalf("no line to add in\n%s", w.daemon.Log())
 			}
 			w.Router.Run(t, "sh", "-c", line)
-			if w.reaches("TCP", 18080) != 1 && router != "nft" { // there the answers are dropped as well
+			if w.Reaches("TCP", 18080) != 1 && router != "nft" { // there the answers are dropped as well
 				t.Errorf("after %q the mapping does not work", line)
 			}
 			if n := strings.Count(w.daemon.Log(), line); n != 1 {

@@ -37,7 +37,7 @@ func TestUpnpc(t *testing.T) {
 	wantLines(t, run("-e", "two words", "-r", "8080", "UDP"),
 		"external 11.0.0.2:8080 UDP is redirected to internal 192.168.77.10:8080")
 	wantLines(t, run("-l"), " 0 TCP 18080->192.168.77.10:8080  'libminiupnpc' ''", " 1 UDP  8080->192.168.77.10:8080  'two words' ''")
-	if w.reaches("TCP", 18080) != 1 || w.reaches("UDP", 8080) != 1 {
+	if w.Reaches("TCP", 18080) != 1 || w.Reaches("UDP", 8080) != 1 {
 		t.Error("upnpc's mappings do not work")
 	}
 	wantLines(t, run("-d", "18080", "TCP"), "UPNP_DeletePortMapping() returned : 0")

@@ -7,13 +7,14 @@ import (
 	"time"
 
 	"github.com/linux-igd/upnpd/internal/lab"
+	"github.com/linux-igd/upnpd/internal/lab/home"
 )
 
 // TestCheckInLab: check finds what is wrong with a real router, and nothing else
 // (issue 4, point 3).
 func TestCheckInLab(t *testing.T) {
 	inVariants(t, func(t *testing.T, w *inLab) {
-		w.client(1).add("TCP", 19000, w.served(), 0)
+		w.Client(1).Add("TCP", 19000, w.Served(), 0)
 		ipt := w.iptables
 		if ipt == lab.Nftables {
 			ipt = "iptables"
@@ -52,8 +53,8 @@ func TestCheckInLab(t *testing.T) {
 func TestDeleteInLab(t *testing.T) {
 	inVariants(t, func(t *testing.T, w *inLab) {
 		w.mirror(1, 9000)
-		w.client(1).add("UDP", 19000, 9000, 0)
-		w.client(1).add("TCP", 19000, 9000, 0)
+		w.Client(1).Add("UDP", 19000, 9000, 0)
+		w.Client(1).Add("TCP", 19000, 9000, 0)
 		w.kept(2)
 		c, err := w.Internet.Dial("udp4", fmt.Sprintf("%s:%d", lab.WANAddr, 19000), time.Second)
 		if err != nil {
@@ -66,7 +67,7 @@ func TestDeleteInLab(t *testing.T) {
 		if got := string(w.request("delete UDP 19000")); !strings.HasPrefix(got, "deleted UDP port 19000") {
 			t.Errorf("delete: %q", got)
 		}
-		until(t, "the connection is gone", func() bool { return !ask(c, 2, 50*time.Millisecond) })
+		home.Until(t, "the connection is gone", func() bool { return !ask(c, 2, 50*time.Millisecond) })
 		w.kept(1)
 		w.daemon.Kill()
 		w.restart()

@@ -66,7 +66,7 @@ func newCrasher(t *testing.T, router string, seed uint64) *crasher {
 	c.launch()
 	for i := range 4 { // two on each host
 		port := crashPort + uint16(i)*crashPorts
-		c.clients = append(c.clients, newCrashClient(1+i%2, port, c.client(1+i%2), rand.New(rand.NewPCG(seed, uint64(i)))))
+		c.clients = append(c.clients, newCrashClient(1+i%2, port, c.Client(1+i%2), rand.New(rand.NewPCG(seed, uint64(i)))))
 	}
 	return c
 }
@@ -246,11 +246,11 @@ func (c *crasher) reached() {
 			if leads.enabled {
 				want = client.host
 			}
-			if want > 0 && leads.internal != c.served() || tried[want] == 3 {
+			if want > 0 && leads.internal != c.Served() || tried[want] == 3 {
 				continue
 			}
 			tried[want]++
-			if got := c.reaches(k.Protocol.String(), int(k.ExternalPort)); got != want {
+			if got := c.Reaches(k.Protocol.String(), int(k.ExternalPort)); got != want {
 				c.t.Errorf("%v port %d reaches host %d, want %d", k.Protocol, k.ExternalPort, got, want)
 			}
 		}

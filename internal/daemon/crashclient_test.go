@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/linux-igd/upnpd/internal/lab"
+	"github.com/linux-igd/upnpd/internal/lab/home"
 	"github.com/linux-igd/upnpd/internal/portmap"
 )
 
@@ -58,7 +59,7 @@ type answer struct {
 // keys are its own.
 type crashClient struct {
 	host int
-	cp   *controlPoint
+	cp   *home.ControlPoint
 	rng  *rand.Rand
 	keys []portmap.Key
 	may  map[portmap.Key][]mapState // what each may have been at the start of this life
@@ -72,7 +73,7 @@ const (
 	crashPorts = 12
 )
 
-func newCrashClient(host int, first uint16, cp *controlPoint, rng *rand.Rand) *crashClient {
+func newCrashClient(host int, first uint16, cp *home.ControlPoint, rng *rand.Rand) *crashClient {
 	c := &crashClient{host: host, cp: cp, rng: rng, may: map[portmap.Key][]mapState{}, told: map[portmap.Key][]answer{}}
 	for port := first; port < first+crashPorts; port++ {
 		for _, proto := range []portmap.Protocol{portmap.TCP, portmap.UDP} {
@@ -101,7 +102,7 @@ func (c *crashClient) step() error {
 	before, known := c.latest(k)
 	words := []string{"NewRemoteHost", addrText(k.RemoteHost), "NewExternalPort", strconv.Itoa(int(k.ExternalPort)), "NewProtocol", k.Protocol.String()}
 	if c.rng.IntN(3) == 0 {
-		_, code, err := c.cp.try("DeletePortMapping", words...)
+		_, code, err := c.cp.Try("DeletePortMapping", words...)
 		c.note(k, mapState{}, err)
 		if err == nil && known && (code == 714) != (before == mapState{}) || code != 0 && code != 714 {
 			err = fmt.Errorf("delete %v: error %d; it was %v", k, code, before)
@@ -109,7 +110,7 @@ func (c *crashClient) step() error {
 		return err
 	}
 	description := odd[c.rng.IntN(len(odd))]
-	next := mapState{client: c.cp.addr, internal: 8080 + c.rng.IntN(2), enabled: c.rng.IntN(4) > 0, description: description.kept}
+	next := mapState{client: c.cp.Addr, internal: 8080 + c.rng.IntN(2), enabled: c.rng.IntN(4) > 0, description: description.kept}
 	if c.rng.IntN(2) == 0 && before != (mapState{}) { // a renewal
 		next = before
 		i := slices.IndexFunc(odd, func(d struct{ sent, kept string }) bool { return d.kept == before.description })
@@ -119,7 +120,7 @@ func (c *crashClient) step() error {
 	if next.enabled {
 		enabled = "1"
 	}
-	_, code, err := c.cp.try("AddPortMapping", append(words, "NewInternalPort", strconv.Itoa(next.internal), "NewInternalClient", next.client,
+	_, code, err := c.cp.Try("AddPortMapping", append(words, "NewInternalPort", strconv.Itoa(next.internal), "NewInternalClient", next.client,
 		"NewEnabled", enabled, "NewPortMappingDescription", description.sent, "NewLeaseDuration", strconv.Itoa(lease))...)
 	next.until = time.Now().Add(time.Duration(lease) * time.Second)
 	c.note(k, next, err)

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/linux-igd/upnpd/internal/lab"
+	"github.com/linux-igd/upnpd/internal/lab/home"
 )
 
 // TestUpnpctlIPv6: status shows the LAN's IPv6 addresses that hosts beyond the link
@@ -25,7 +26,7 @@ func TestUpnpctlIPv6(t *testing.T) {
 		if ipv6 {
 			addrs += ", " + lab.RouterULA + "/64, " + lab.RouterLANAddr6 + "/64"
 		}
-		until(t, "the LAN's addresses", func() bool { return strings.Contains(w.says("status"), addrs+", served") })
+		home.Until(t, "the LAN's addresses", func() bool { return strings.Contains(w.says("status"), addrs+", served") })
 		const wrong = "net.ipv6.conf.all.forwarding = 0"
 		if text, _, _ := w.ctl("check"); strings.Contains(text, wrong) {
 			t.Errorf("check: %s", text)

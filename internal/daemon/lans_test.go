@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/linux-igd/upnpd/internal/lab"
+	"github.com/linux-igd/upnpd/internal/lab/home"
 )
 
 // TestAdminForward: what the administrator redirects is still his forward
@@ -24,17 +25,17 @@ func TestAdminForward(t *testing.T) {
 			w.start()
 			redirect("2223") // and behind it
 			for _, port := range []int{2222, 2223} {
-				if got := w.reaches("TCP", port); got != 0 {
+				if got := w.Reaches("TCP", port); got != 0 {
 					t.Errorf("the administrator's redirect of port %d, which FORWARD drops, reaches host %d", port, got)
 				}
 			}
 			w.Router.Run(t, v, "-A", "FORWARD", "-p", "tcp", "-d", lab.LAN1Addr, "--dport", "8080", "-j", "ACCEPT")
-			if got := w.reaches("TCP", 2222); got != 1 {
+			if got := w.Reaches("TCP", 2222); got != 1 {
 				t.Errorf("once FORWARD accepts it, it reaches %d", got)
 			}
 			w.Router.Run(t, v, "-D", "FORWARD", "-p", "tcp", "-d", lab.LAN1Addr, "--dport", "8080", "-j", "ACCEPT")
-			w.client(1).add("TCP", 18080, w.served(), 0)
-			if a, b, c := w.reaches("TCP", 18080), w.reaches("TCP", 2222), w.reaches("TCP", 2223); a != 1 || b != 0 || c != 0 {
+			w.Client(1).Add("TCP", 18080, w.Served(), 0)
+			if a, b, c := w.Reaches("TCP", 18080), w.Reaches("TCP", 2222), w.Reaches("TCP", 2223); a != 1 || b != 0 || c != 0 {
 				t.Errorf("beside a mapping: it reaches %d, the redirects %d and %d", a, b, c)
 			}
 		})
@@ -56,19 +57,19 @@ func TestTwoLANs(t *testing.T) {
 	w.daemon = w.Router.StartDaemon(t, lab.Build(t), "--config", "/dev/null", "--iptables-location", "/usr/sbin/iptables-legacy",
 		lab.WANDev, lab.LANDev, "guest")
 
-	one := w.client(1)
-	guest := discover(t, hostAddr, routerAddr+":1900", lab2.Dial)
-	if !strings.Contains(guest.control, routerAddr) {
-		t.Errorf("the guest LAN is told %s", guest.control)
+	one := w.Client(1)
+	guest := home.Discover(t, hostAddr, routerAddr+":1900", lab2.Dial)
+	if !strings.Contains(guest.Control, routerAddr) {
+		t.Errorf("the guest LAN is told %s", guest.Control)
 	}
-	if code := guest.add("TCP", 18088, 8080, 0); code != 0 {
+	if code := guest.Add("TCP", 18088, 8080, 0); code != 0 {
 		t.Errorf("AddPortMapping on the guest LAN: error %d", code)
 	}
-	if code := one.add("TCP", 18088, w.served(), 0); code != 718 {
+	if code := one.Add("TCP", 18088, w.Served(), 0); code != 718 {
 		t.Errorf("the other LAN's host takes the port: error %d, want 718", code)
 	}
-	one.addr = hostAddr
-	if code := one.add("TCP", 18089, w.served(), 0); code != 718 {
+	one.Addr = hostAddr
+	if code := one.Add("TCP", 18089, w.Served(), 0); code != 718 {
 		t.Errorf("mapping for a host of the other LAN: error %d, want 718", code)
 	}
 }
@@ -82,7 +83,7 @@ func (w *inLab) moveLink(dev string, to *lab.Host) {
 // TestLANRecreated: a LAN device that goes and comes back is served again.
 func TestLANRecreated(t *testing.T) {
 	w := startInLab(t, "iptables-nft")
-	w.client(1).add("TCP", 18080, w.served(), 0)
+	w.Client(1).Add("TCP", 18080, w.Served(), 0)
 	w.Router.Run(t, "ip", "link", "del", lab.LANDev)
 	if err := w.daemon.WaitLog("br-lan is not up with an IPv4 address; waiting"); err != nil {
 		t.Fatal(err)
@@ -94,18 +95,18 @@ func TestLANRecreated(t *testing.T) {
 	} {
 		w.Router.Run(t, "ip", args...)
 	}
-	until(t, "it is announced again", func() bool { return strings.Count(w.daemon.Log(), "Advertisements Sent") == 2 })
-	w.hosts = map[int]*controlPoint{}
-	if code := w.client(2).add("UDP", 18081, w.served(), 0); code != 0 {
+	home.Until(t, "it is announced again", func() bool { return strings.Count(w.daemon.Log(), "Advertisements Sent") == 2 })
+	w.For(w.t)
+	if code := w.Client(2).Add("UDP", 18081, w.Served(), 0); code != 0 {
 		t.Errorf("AddPortMapping: error %d", code)
 	}
-	until(t, "both mappings work", func() bool { return w.reaches("TCP", 18080) == 1 && w.reaches("UDP", 18081) == 2 })
+	home.Until(t, "both mappings work", func() bool { return w.Reaches("TCP", 18080) == 1 && w.Reaches("UDP", 18081) == 2 })
 }
 
 // TestStopUnderSignals: TERM is heard among many other signals.
 func TestStopUnderSignals(t *testing.T) {
 	w := startInLab(t, "iptables-nft")
-	w.client(1).add("TCP", 18080, w.served(), 0)
+	w.Client(1).Add("TCP", 18080, w.Served(), 0)
 	for range 300 {
 		w.daemon.Signal(syscall.SIGHUP)
 		w.daemon.Signal(syscall.SIGUSR1)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/linux-igd/upnpd/internal/config"
+	"github.com/linux-igd/upnpd/internal/lab/home"
 	"github.com/linux-igd/upnpd/internal/portmap"
 	"github.com/linux-igd/upnpd/internal/portmap/portmaptest"
 	"github.com/linux-igd/upnpd/internal/wan"
@@ -32,7 +33,7 @@ type loopback struct {
 	log     *lockedBuffer
 	done    chan error
 	router  string
-	hosts   map[int]*controlPoint
+	hosts   map[int]*home.ControlPoint
 
 	mu        sync.Mutex
 	fw        *portmaptest.Firewall // the newest
@@ -132,7 +133,7 @@ func startLoopback6(t *testing.T, six []netip.Prefix, args ...string) *loopback 
 			Uplink: wan.Uplink{Name: "wan0", Index: 7, Up: true, Addr: netip.MustParseAddr("11.0.0.2"), Since: portmap.BootTime()},
 			LANs:   []wan.LAN{{Name: "lo", Index: 1, Up: true, Prefixes: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/8")}, Prefixes6: six}},
 		}},
-		hosts: map[int]*controlPoint{},
+		hosts: map[int]*home.ControlPoint{},
 	}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	port := freeUDPPort(t)
@@ -223,15 +224,15 @@ func (w *loopback) firewall() *portmaptest.Firewall {
 	return w.fw
 }
 
-func (w *loopback) client(n int) *controlPoint {
+func (w *loopback) Client(n int) *home.ControlPoint {
 	if w.hosts[n] == nil {
 		addr := net.IPv4(127, 0, 0, byte(n+1))
-		w.hosts[n] = discover(w.t, addr.String(), w.router, dialFrom(addr))
+		w.hosts[n] = home.Discover(w.t, addr.String(), w.router, dialFrom(addr))
 	}
 	return w.hosts[n]
 }
 
-func dialFrom(addr net.IP) dialer {
+func dialFrom(addr net.IP) home.Dialer {
 	return func(network, to string, timeout time.Duration) (net.Conn, error) {
 		d := net.Dialer{Timeout: timeout, LocalAddr: &net.TCPAddr{IP: addr}}
 		if strings.HasPrefix(network, "udp") { // no host but the router itself searches from a loopback address
@@ -244,7 +245,7 @@ func dialFrom(addr net.IP) dialer {
 
 func (w *loopback) search() string {
 	w.t.Helper()
-	return search(w.t, w.router, dialFrom(nil))
+	return home.Search(w.t, w.router, dialFrom(nil))
 }
 
 // listenHTTP takes the port of a control URL on all devices.
@@ -256,28 +257,28 @@ func listenHTTP(control string) (net.Listener, error) {
 	return net.Listen("tcp4", ":"+u.Port())
 }
 
-func (w *loopback) reaches(proto string, external int) int {
+func (w *loopback) Reaches(proto string, external int) int {
 	for _, m := range w.firewall().Mappings() {
-		if m.Protocol.String() == proto && int(m.ExternalPort) == external && m.Enabled && int(m.InternalPort) == w.served() {
+		if m.Protocol.String() == proto && int(m.ExternalPort) == external && m.Enabled && int(m.InternalPort) == w.Served() {
 			return int(m.Client.As4()[3]) - 1
 		}
 	}
 	return 0
 }
 
-func (w *loopback) answers(external int) int { return w.reaches("UDP", external) }
+func (w *loopback) Answers(external int) int { return w.Reaches("UDP", external) }
 
-func (w *loopback) setWAN(addr string) {
+func (w *loopback) SetWAN(addr string) {
 	w.uplink.set(func(s *wan.State) {
 		s.Uplink.Addr, _ = netip.ParseAddr(addr)
 		s.Uplink.Since = portmap.BootTime()
 	})
 }
 
-func (w *loopback) served() int { return 8080 }
+func (w *loopback) Served() int { return 8080 }
 
 func TestLoopback(t *testing.T) {
-	for name, body := range bodies {
+	for name, body := range home.Jobs {
 		t.Run(name, func(t *testing.T) { body(t, startLoopback(t)) })
 	}
 }
@@ -285,7 +286,7 @@ func TestLoopback(t *testing.T) {
 // TestRouterPort: a port of the router itself is never given away.
 func TestRouterPort(t *testing.T) {
 	w := startLoopback(t)
-	if code := w.client(1).add("TCP", 16000, w.served(), 0); code != 718 { // WIP-11, v1
+	if code := w.Client(1).Add("TCP", 16000, w.Served(), 0); code != 718 { // WIP-11, v1
 		t.Errorf("error %d, want 718", code)
 	}
 }
@@ -293,16 +294,16 @@ func TestRouterPort(t *testing.T) {
 // TestLANComesAndGoes: a LAN is served while it is up with an address.
 func TestLANComesAndGoes(t *testing.T) {
 	w := startLoopback(t)
-	w.client(1)
+	w.Client(1)
 	w.uplink.set(func(s *wan.State) {
 		s.LANs = []wan.LAN{{Name: "lo", Index: 1, Up: true}}
 	})
-	until(t, "it says that it waits", func() bool { return strings.Contains(w.log.String(), "lo is not up with an IPv4 address; waiting") })
+	home.Until(t, "it says that it waits", func() bool { return strings.Contains(w.log.String(), "lo is not up with an IPv4 address; waiting") })
 	w.uplink.set(func(s *wan.State) {
 		s.LANs = []wan.LAN{{Name: "lo", Index: 1, Up: true, Prefixes: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/8")}}}
 	})
-	until(t, "it serves again", func() bool {
-		_, _, err := w.client(1).try("GetExternalIPAddress")
+	home.Until(t, "it serves again", func() bool {
+		_, _, err := w.Client(1).Try("GetExternalIPAddress")
 		return err == nil
 	})
 }
@@ -310,9 +311,9 @@ func TestLANComesAndGoes(t *testing.T) {
 func TestWANWarnings(t *testing.T) {
 	w := startLoopback(t)
 	for addr, want := range map[string]string{"192.168.1.7": "192.168.1.7 is private", "100.64.3.4": "100.64.3.4 is shared"} {
-		w.setWAN(addr)
-		until(t, want, func() bool { return strings.Contains(w.log.String(), want) })
-		if got := w.client(1).externalAddress(); got != addr {
+		w.SetWAN(addr)
+		home.Until(t, want, func() bool { return strings.Contains(w.log.String(), want) })
+		if got := w.Client(1).ExternalAddress(); got != addr {
 			t.Errorf("reported %s, want %s", got, addr)
 		}
 	}

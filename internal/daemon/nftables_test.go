@@ -8,27 +8,28 @@ import (
 	"time"
 
 	"github.com/linux-igd/upnpd/internal/lab"
+	"github.com/linux-igd/upnpd/internal/lab/home"
 )
 
 // TestKernelEndsLease: the port of a lease closes though the daemon is dead.
 func TestKernelEndsLease(t *testing.T) {
 	w := startInLab(t, lab.Nftables)
-	w.client(1).add("TCP", 18080, w.served(), 1)
+	w.Client(1).Add("TCP", 18080, w.Served(), 1)
 	w.daemon.Kill()
-	if got := w.reaches("TCP", 18080); got != 1 {
+	if got := w.Reaches("TCP", 18080); got != 1 {
 		t.Fatalf("the killed daemon's mapping reaches %d, want 1", got)
 	}
-	until(t, "the kernel closes the port", func() bool { return w.reaches("TCP", 18080) == 0 })
+	home.Until(t, "the kernel closes the port", func() bool { return w.Reaches("TCP", 18080) == 0 })
 }
 
 // TestStreamDuringSync: new connections through a mapping find it at every
 // moment, while the kernel is made equal to the table again and again.
 func TestStreamDuringSync(t *testing.T) {
 	w := startInLab(t, lab.Nftables)
-	c := w.client(1)
-	c.add("UDP", 18080, w.served(), 0)
+	c := w.Client(1)
+	c.Add("UDP", 18080, w.Served(), 0)
 	for port := range 50 {
-		c.add("TCP", 20000+port, w.served(), 0)
+		c.Add("TCP", 20000+port, w.Served(), 0)
 	}
 	var done atomic.Bool
 	lost := make(chan string, 1)
@@ -43,7 +44,7 @@ func TestStreamDuringSync(t *testing.T) {
 	}()
 	for range 100 {
 		w.daemon.Signal(syscall.SIGHUP)
-		if code := c.add("UDP", 18080, w.served(), 0); code != 0 { // a renewal
+		if code := c.Add("UDP", 18080, w.Served(), 0); code != 0 { // a renewal
 			t.Errorf("renewal: error %d", code)
 		}
 	}
@@ -62,10 +63,10 @@ func TestAdminRedirectFirst(t *testing.T) {
 	w.Router.Run(t, "nft", "table ip admin { chain pre { type nat hook prerouting priority dstnat;\ntcp dport 18080 dnat to "+lab.LAN2Addr+":8080\n}\n}")
 	w.Router.Run(t, "nft", "add rule inet router forward ct status dnat accept")
 	w.start()
-	if code := w.client(1).add("TCP", 18080, w.served(), 0); code != 0 {
+	if code := w.Client(1).Add("TCP", 18080, w.Served(), 0); code != 0 {
 		t.Fatalf("AddPortMapping: error %d", code)
 	}
-	if got := w.reaches("TCP", 18080); got != 2 {
+	if got := w.Reaches("TCP", 18080); got != 2 {
 		t.Errorf("port 18080 reaches host %d, want the administrator's 2", got)
 	}
 }
@@ -73,9 +74,9 @@ func TestAdminRedirectFirst(t *testing.T) {
 // TestFlushedByOthers: whatever somebody flushes is back at once.
 func TestFlushedByOthers(t *testing.T) {
 	w := startInLab(t, lab.Nftables)
-	c := w.client(1)
-	c.add("TCP", 18080, w.served(), 0)
-	c.add("UDP", 18080, w.served(), 0)
+	c := w.Client(1)
+	c.Add("TCP", 18080, w.Served(), 0)
+	c.Add("UDP", 18080, w.Served(), 0)
 	for _, damage := range []string{
 		"delete table inet upnpd",
 		"flush map inet upnpd dnat4",
@@ -84,7 +85,7 @@ func TestFlushedByOthers(t *testing.T) {
 	} {
 		w.Router.Run(t, "nft", damage)
 		begin := time.Now()
-		until(t, "repair after "+damage, func() bool { return w.reaches("TCP", 18080) == 1 && w.reaches("UDP", 18080) == 1 })
+		home.Until(t, "repair after "+damage, func() bool { return w.Reaches("TCP", 18080) == 1 && w.Reaches("UDP", 18080) == 1 })
 		t.Logf("%s: works again after %v at most", damage, time.Since(begin).Round(time.Millisecond))
 		time.Sleep(1100 * time.Millisecond) // the watch has its patience back
 	}

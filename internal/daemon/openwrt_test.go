@@ -9,46 +9,8 @@ import (
 	"time"
 
 	"github.com/linux-igd/upnpd/internal/lab"
+	"github.com/linux-igd/upnpd/internal/lab/home"
 )
-
-// fw4Stock is what OpenWrt's firewall4 makes of its stock configuration, as far as
-// IPv4 goes: zones lan and wan, no redirect. %s is chain-post/forward.
-const fw4Stock = `table inet fw4 {
-	chain input {
-		type filter hook input priority filter; policy drop;
-		iif "lo" accept
-		ct state vmap { established : accept, related : accept }
-		iifname "br-lan" jump input_lan
-		iifname "wan0" jump input_wan
-		jump handle_reject
-	}
-	chain forward {
-		type filter hook forward priority filter; policy drop;
-		ct state vmap { established : accept, related : accept }
-		iifname "br-lan" jump forward_lan
-		iifname "wan0" jump forward_wan
-%s
-		jump handle_reject
-	}
-	chain handle_reject {
-		meta l4proto tcp reject with tcp reset
-		reject with icmpx port-unreachable
-	}
-	chain input_lan { jump accept_from_lan; }
-	chain input_wan { meta nfproto ipv4 udp dport 68 accept; icmp type echo-request accept; jump reject_from_wan; }
-	chain forward_lan { jump accept_to_wan; jump accept_to_lan; }
-	chain forward_wan { jump reject_to_wan; }
-	chain accept_from_lan { iifname "br-lan" counter accept; }
-	chain accept_to_lan { oifname "br-lan" counter accept; }
-	chain accept_to_wan { meta nfproto ipv4 oifname "wan0" ct state invalid counter drop; oifname "wan0" counter accept; }
-	chain reject_from_wan { iifname "wan0" counter jump handle_reject; }
-	chain reject_to_wan { oifname "wan0" counter jump handle_reject; }
-	chain srcnat {
-		type nat hook postrouting priority srcnat; policy accept;
-		oifname "wan0" meta nfproto ipv4 masquerade
-	}
-}
-`
 
 // TestBehindFW4: mappings work behind the stock configuration of OpenWrt 22.03 and
 // later, with the snippet of the package, and through all that /etc/init.d/firewall
@@ -58,15 +20,14 @@ func TestBehindFW4(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stock, ours := fmt.Sprintf(fw4Stock, ""), fmt.Sprintf(fw4Stock, snippet)
-	w := &inLab{Lab: lab.Start(t), t: t, iptables: lab.Nftables, hosts: map[int]*controlPoint{}}
-	w.serveHosts()
+	stock, ours := home.FW4(""), home.FW4(string(snippet))
+	w := bare(t, lab.Nftables)
 	w.Router.Run(t, "nft", ours)
 	w.start()
-	c := w.client(1)
-	c.add("TCP", 18080, w.served(), 0)
-	c.add("UDP", 18080, w.served(), 0)
-	works := func() bool { return w.reaches("TCP", 18080) == 1 && w.reaches("UDP", 18080) == 1 }
+	c := w.Client(1)
+	c.Add("TCP", 18080, w.Served(), 0)
+	c.Add("UDP", 18080, w.Served(), 0)
+	works := func() bool { return w.Reaches("TCP", 18080) == 1 && w.Reaches("UDP", 18080) == 1 }
 	if !works() {
 		t.Fatal("mappings do not work behind fw4")
 	}
@@ -79,14 +40,14 @@ func TestBehindFW4(t *testing.T) {
 	} {
 		w.Router.Run(t, "nft", event.script)
 		begin := time.Now()
-		until(t, "mappings work after "+event.name, works)
+		home.Until(t, "mappings work after "+event.name, works)
 		t.Logf("%s: works after %v", event.name, time.Since(begin).Round(time.Millisecond))
 	}
-	if code := c.add("TCP", 18081, w.served(), 0); code != 0 || w.reaches("TCP", 18081) != 1 {
+	if code := c.Add("TCP", 18081, w.Served(), 0); code != 0 || w.Reaches("TCP", 18081) != 1 {
 		t.Errorf("a new mapping: error %d, or it does not work", code)
 	}
 	w.Router.Run(t, "nft", "flush table inet fw4\n"+stock)
-	until(t, "without the snippet fw4 refuses, so the test can fail", func() bool { return !works() })
+	home.Until(t, "without the snippet fw4 refuses, so the test can fail", func() bool { return !works() })
 	if err := w.daemon.WaitLog("chain forward of table inet fw4 drops connections to mapped ports"); err != nil {
 		t.Error(err)
 	}
@@ -115,8 +76,7 @@ COMMIT
 // TestBehindFW3: the same with iptables, where the firewall's include tells the
 // daemon that the rules are new.
 func TestBehindFW3(t *testing.T) {
-	w := &inLab{Lab: lab.Start(t), t: t, iptables: "iptables-legacy", hosts: map[int]*controlPoint{}}
-	w.serveHosts()
+	w := bare(t, "iptables-legacy")
 	dir := t.TempDir()
 	stock := filepath.Join(dir, "fw3")
 	load := "iptables-legacy-restore --noflush " + stock
@@ -134,9 +94,9 @@ func TestBehindFW3(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "ubus"), []byte(ubus), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	w.client(1).add("TCP", 18080, w.served(), 0)
-	w.client(1).add("UDP", 18080, w.served(), 0)
-	works := func() bool { return w.reaches("TCP", 18080) == 1 && w.reaches("UDP", 18080) == 1 }
+	w.Client(1).Add("TCP", 18080, w.Served(), 0)
+	w.Client(1).Add("UDP", 18080, w.Served(), 0)
+	works := func() bool { return w.Reaches("TCP", 18080) == 1 && w.Reaches("UDP", 18080) == 1 }
 	if !works() {
 		t.Fatal("mappings do not work behind fw3")
 	}
@@ -153,7 +113,7 @@ func TestBehindFW3(t *testing.T) {
 		}
 		w.Router.Run(t, "env", "PATH="+dir+":"+os.Getenv("PATH"), "busybox", "ash", include)
 		begin := time.Now()
-		until(t, "mappings work after "+event.name, works)
+		home.Until(t, "mappings work after "+event.name, works)
 		t.Logf("%s: works after %v", event.name, time.Since(begin).Round(time.Millisecond))
 	}
 }

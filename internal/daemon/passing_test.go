@@ -11,17 +11,18 @@ import (
 	"time"
 
 	"github.com/linux-igd/upnpd/internal/lab"
+	"github.com/linux-igd/upnpd/internal/lab/home"
 )
 
 // mirror sends back what comes to a port of a LAN host, by UDP and TCP.
 func (w *inLab) mirror(n, port int) {
 	w.t.Helper()
-	addr := netip.AddrPortFrom(w.host(n).Addr, uint16(port)).String()
-	u, err := w.host(n).ListenUDP(addr)
+	addr := netip.AddrPortFrom(w.Host(n).Addr, uint16(port)).String()
+	u, err := w.Host(n).ListenUDP(addr)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	l, err := w.host(n).ListenTCP(addr)
+	l, err := w.Host(n).ListenTCP(addr)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -116,7 +117,7 @@ func (p *passing) more(n uint32) {
 	p.w.t.Helper()
 	for what, e := range p.exchanges() {
 		end := e.sent.Load() + n
-		until(p.w.t, what+" goes on", func() bool { return e.sent.Load() >= end })
+		home.Until(p.w.t, what+" goes on", func() bool { return e.sent.Load() >= end })
 	}
 }
 

@@ -15,52 +15,53 @@ import (
 
 	"github.com/linux-igd/upnpd/internal/config"
 	"github.com/linux-igd/upnpd/internal/igd"
+	"github.com/linux-igd/upnpd/internal/lab/home"
 	"github.com/linux-igd/upnpd/internal/portmap"
 	"github.com/linux-igd/upnpd/internal/wan"
 )
 
 func TestSignals(t *testing.T) {
 	w := startLoopback(t)
-	c := w.client(1)
-	c.add("TCP", 18080, w.served(), 0)
+	c := w.Client(1)
+	c.Add("TCP", 18080, w.Served(), 0)
 	w.reloadGives(testConfig(t, "--deny", "2000 0.0.0.0/0 0-65535"), nil)
 	w.signals <- unix.SIGHUP
-	until(t, "the new rule is in force", func() bool { return c.add("TCP", 2000, w.served(), 0) == 718 })
-	if got := w.reaches("TCP", 18080); got != 1 {
+	home.Until(t, "the new rule is in force", func() bool { return c.Add("TCP", 2000, w.Served(), 0) == 718 })
+	if got := w.Reaches("TCP", 18080); got != 1 {
 		t.Errorf("after HUP the mapping reaches %d, want 1", got)
 	}
 	w.reloadGives(nil, errors.New("upnpd.conf:3: no"))
 	w.signals <- unix.SIGHUP
-	until(t, "the fault is logged", func() bool {
+	home.Until(t, "the fault is logged", func() bool {
 		return strings.Contains(w.log.String(), "reload: upnpd.conf:3: no; the old configuration stays")
 	})
 	w.reloadGives(testConfig(t, "--friendly-name", "Other"), nil)
-	location := strings.TrimSuffix(c.control, "/upnp/control/WANIPConn1") + "/gatedesc.xml"
+	location := strings.TrimSuffix(c.Control, "/upnp/control/WANIPConn1") + "/gatedesc.xml"
 	w.signals <- unix.SIGHUP
-	until(t, "it starts anew", func() bool { return strings.Count(w.log.String(), "Advertisements Sent") == 2 })
-	if doc := c.get(location); !strings.Contains(doc, "<friendlyName>Other<") {
+	home.Until(t, "it starts anew", func() bool { return strings.Count(w.log.String(), "Advertisements Sent") == 2 })
+	if doc := c.Get(location); !strings.Contains(doc, "<friendlyName>Other<") {
 		t.Errorf("the name did not change:\n%s", doc)
 	}
-	if got := w.reaches("TCP", 18080); got != 1 {
+	if got := w.Reaches("TCP", 18080); got != 1 {
 		t.Errorf("after a new start the mapping reaches %d, want 1", got)
 	}
 	w.reloadGives(testConfig(t, "--friendly-name", "Other", "--forward-rules-append", "yes"), nil)
 	w.signals <- unix.SIGHUP
-	until(t, "another firewall has the mapping", func() bool {
+	home.Until(t, "another firewall has the mapping", func() bool {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		return w.fws == 2 && len(w.fw.Mappings()) == 1
 	})
 	w.signals <- unix.SIGUSR1
-	until(t, "USR1 deletes all", func() bool { return w.reaches("TCP", 18080) == 0 })
+	home.Until(t, "USR1 deletes all", func() bool { return w.Reaches("TCP", 18080) == 0 })
 	w.stop()
 }
 
 // TestRefusedReload: a configuration that cannot work changes nothing.
 func TestRefusedReload(t *testing.T) {
 	w := startLoopback(t)
-	c := w.client(1)
-	c.add("TCP", 18080, w.served(), 0)
+	c := w.Client(1)
+	c.Add("TCP", 18080, w.Served(), 0)
 	missing := testConfig(t)
 	missing.IntIfs = []string{"nosuch"}
 	missing.Places = []string{"f:3: intif ="}
@@ -77,11 +78,11 @@ func TestRefusedReload(t *testing.T) {
 		w.mu.Unlock()
 		w.reloadGives(tt.next, nil)
 		w.signals <- unix.SIGHUP
-		until(t, tt.want, func() bool { return strings.Contains(w.log.String(), tt.want) })
-		if got := w.reaches("TCP", 18080); got != 1 {
+		home.Until(t, tt.want, func() bool { return strings.Contains(w.log.String(), tt.want) })
+		if got := w.Reaches("TCP", 18080); got != 1 {
 			t.Errorf("%s: the mapping reaches %d, want 1", tt.want, got)
 		}
-		if code := c.add("TCP", 18080, w.served(), 0); code != 0 {
+		if code := c.Add("TCP", 18080, w.Served(), 0); code != 0 {
 			t.Errorf("%s: AddPortMapping: error %d", tt.want, code)
 		}
 	}
@@ -110,7 +111,7 @@ func TestBootID(t *testing.T) {
 		last = id
 	}
 	announced := func(n int) {
-		until(t, "it is announced", func() bool { return strings.Count(w.log.String(), "Advertisements Sent") == n })
+		home.Until(t, "it is announced", func() bool { return strings.Count(w.log.String(), "Advertisements Sent") == n })
 	}
 	wantGreater("at the start")
 	w.reloadGives(testConfig(t, "--friendly-name", "Other"), nil)
@@ -154,22 +155,22 @@ func TestRootUUID(t *testing.T) {
 // TestLANThatCannotBeServed: it is tried again until it can.
 func TestLANThatCannotBeServed(t *testing.T) {
 	w := startLoopback(t)
-	c := w.client(1)
+	c := w.Client(1)
 	lan := func(prefixes ...netip.Prefix) {
 		w.uplink.set(func(s *wan.State) { s.LANs = []wan.LAN{{Name: "lo", Index: 1, Up: true, Prefixes: prefixes}} })
 	}
 	lan()
 	var taken interface{ Close() error }
-	until(t, "the port is free", func() (ok bool) {
+	home.Until(t, "the port is free", func() (ok bool) {
 		var err error
-		taken, err = listenHTTP(c.control)
+		taken, err = listenHTTP(c.Control)
 		return err == nil
 	})
 	lan(netip.MustParsePrefix("127.0.0.1/8"))
-	until(t, "it says so", func() bool { return strings.Contains(w.log.String(), "next try in 50ms") })
+	home.Until(t, "it says so", func() bool { return strings.Contains(w.log.String(), "next try in 50ms") })
 	taken.Close()
-	until(t, "it serves", func() bool {
-		_, _, err := c.try("GetExternalIPAddress")
+	home.Until(t, "it serves", func() bool {
+		_, _, err := c.Try("GetExternalIPAddress")
 		return err == nil
 	})
 }
@@ -179,7 +180,7 @@ func TestIPv6ThatCannotBeServed(t *testing.T) {
 	six := []netip.Prefix{netip.MustParsePrefix("fe80::1/64")}
 	t.Run("its address cannot be used", func(t *testing.T) {
 		w := startLoopback6(t, six)
-		if _, _, err := w.client(1).try("GetExternalIPAddress"); err != nil {
+		if _, _, err := w.Client(1).Try("GetExternalIPAddress"); err != nil {
 			t.Error(err)
 		}
 		if !strings.Contains(w.log.String(), "ssdp: announce fe80::1: ") {
@@ -194,14 +195,14 @@ func TestIPv6ThatCannotBeServed(t *testing.T) {
 		defer taken.Close()
 		_, port, _ := net.SplitHostPort(taken.Addr().String())
 		w := startLoopback6(t, six, "--port", port)
-		if _, _, err := w.client(1).try("GetExternalIPAddress"); err != nil {
+		if _, _, err := w.Client(1).Try("GetExternalIPAddress"); err != nil {
 			t.Error(err)
 		}
 		for range 3 { // more tries
 			w.uplink.set(func(*wan.State) {})
 		}
 		taken.Close()
-		until(t, "the port is free", func() bool { return strings.Contains(w.log.String(), "ssdp: announce fe80::1: ") })
+		home.Until(t, "the port is free", func() bool { return strings.Contains(w.log.String(), "ssdp: announce fe80::1: ") })
 		if n := strings.Count(w.log.String(), "next try in"); n != 1 {
 			t.Errorf("said %d times", n)
 		}
@@ -226,5 +227,5 @@ func TestPinholesCount(t *testing.T) {
 	}
 	w.reloadGives(testConfig(t, args...), nil)
 	w.signals <- unix.SIGHUP
-	until(t, "it is read again", func() bool { return strings.Contains(w.log.String(), "mappings kept: 1") })
+	home.Until(t, "it is read again", func() bool { return strings.Contains(w.log.String(), "mappings kept: 1") })
 }

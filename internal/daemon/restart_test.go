@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/linux-igd/upnpd/internal/lab"
+	"github.com/linux-igd/upnpd/internal/lab/home"
 )
 
 // inVariants runs a body on each of the routers, at the same time.
@@ -29,7 +30,7 @@ func inVariants(t *testing.T, body func(*testing.T, *inLab)) {
 // restart starts the daemon again.
 func (w *inLab) restart(flags ...string) {
 	w.t.Helper()
-	clear(w.hosts) // its port may be another one
+	w.For(w.t) // its port may be another one
 	w.start(flags...)
 }
 
@@ -38,11 +39,11 @@ func (w *inLab) restart(flags ...string) {
 func TestNothingLost(t *testing.T) {
 	inVariants(t, func(t *testing.T, w *inLab) {
 		w.mirror(1, 9000)
-		c := w.client(1)
-		c.add("UDP", 19000, 9000, 0)
-		c.add("TCP", 19000, 9000, 0)
+		c := w.Client(1)
+		c.Add("UDP", 19000, 9000, 0)
+		c.Add("TCP", 19000, 9000, 0)
 		for port := 20000; port < 20050; port++ {
-			c.add("TCP", port, w.served(), 0)
+			c.Add("TCP", port, w.Served(), 0)
 		}
 		w.kept(52)
 		p := w.pass(19000)
@@ -93,8 +94,8 @@ func someMappings(w *inLab) {
 		{2, "TCP", "18083", "", "0", "disabled", "100"},
 		{1, "UDP", "18080", "11.0.0.9", "1", "a\nTCP 22", "0"},
 	} {
-		if _, code := w.client(m.client).call("AddPortMapping", "NewRemoteHost", m.remote, "NewExternalPort", m.port, "NewProtocol", m.proto,
-			"NewInternalPort", strconv.Itoa(w.served()), "NewInternalClient", w.client(m.client).addr, "NewEnabled", m.enabled,
+		if _, code := w.Client(m.client).Call("AddPortMapping", "NewRemoteHost", m.remote, "NewExternalPort", m.port, "NewProtocol", m.proto,
+			"NewInternalPort", strconv.Itoa(w.Served()), "NewInternalClient", w.Client(m.client).Addr, "NewEnabled", m.enabled,
 			"NewPortMappingDescription", m.description, "NewLeaseDuration", m.lease); code != 0 {
 			w.t.Fatalf("mapping %d: error %d", i, code)
 		}
@@ -106,12 +107,12 @@ func someMappings(w *inLab) {
 func (w *inLab) entries() (all []string, leases []int) {
 	w.t.Helper()
 	for i := 0; ; i++ {
-		out, code := w.client(1).call("GetGenericPortMappingEntry", "NewPortMappingIndex", strconv.Itoa(i))
+		out, code := w.Client(1).Call("GetGenericPortMappingEntry", "NewPortMappingIndex", strconv.Itoa(i))
 		if code != 0 {
 			return all, leases
 		}
 		key := []string{"NewRemoteHost", out["NewRemoteHost"], "NewExternalPort", out["NewExternalPort"], "NewProtocol", out["NewProtocol"]}
-		same, code := w.client(2).call("GetSpecificPortMappingEntry", key...)
+		same, code := w.Client(2).Call("GetSpecificPortMappingEntry", key...)
 		if code != 0 {
 			w.t.Errorf("GetSpecificPortMappingEntry %q: error %d", key, code)
 		}
@@ -141,7 +142,7 @@ func (w *inLab) wantReached(want map[string]int) {
 	for name, host := range want {
 		proto, port, _ := strings.Cut(name, " ")
 		number, _ := strconv.Atoi(port)
-		if got := w.reaches(proto, number); got != host {
+		if got := w.Reaches(proto, number); got != host {
 			w.t.Errorf("%s reaches host %d, want %d", name, got, host)
 		}
 	}
@@ -222,25 +223,25 @@ func TestDeletedStaysDeleted(t *testing.T) {
 // next start, with its flows (issue 4, point 2).
 func TestNotRestored(t *testing.T) {
 	inVariants(t, func(t *testing.T, w *inLab) {
-		c := w.client(1)
-		c.add("UDP", 18080, w.served(), 0)
-		c.add("TCP", 18080, w.served(), 0)
+		c := w.Client(1)
+		c.Add("UDP", 18080, w.Served(), 0)
+		c.Add("TCP", 18080, w.Served(), 0)
 		w.kept(2)
 		w.daemon.Kill()
-		if got := w.answers(18080); got != 1 {
+		if got := w.Answers(18080); got != 1 {
 			t.Fatalf("while the daemon is dead, host %d answers", got)
 		}
 		w.editLeases(without("UDP"))
 		w.restart()
 		w.wantReached(map[string]int{"UDP 18080": 0, "TCP 18080": 1})
-		until(t, "the open flow ends", func() bool { return w.answers(18080) == 0 })
+		home.Until(t, "the open flow ends", func() bool { return w.Answers(18080) == 0 })
 		if got := w.redirects(); len(got) != 1 {
 			t.Errorf("the kernel has %q", got)
 		}
-		if code := w.client(2).add("UDP", 18080, w.served(), 0); code != 0 {
+		if code := w.Client(2).Add("UDP", 18080, w.Served(), 0); code != 0 {
 			t.Errorf("another host takes the port: error %d", code)
 		}
-		until(t, "the other host gets the flow", func() bool { return w.answers(18080) == 2 })
+		home.Until(t, "the other host gets the flow", func() bool { return w.Answers(18080) == 2 })
 	})
 }
 
@@ -257,13 +258,13 @@ func TestOtherLeaseFile(t *testing.T) {
 	const other = "/run/flash/upnpd.leases"
 	configure("# nothing\n")
 	w.start("--config", conf)
-	w.client(1).add("TCP", 18080, w.served(), 0)
+	w.Client(1).Add("TCP", 18080, w.Served(), 0)
 	w.kept(1)
 	configure("lease_file = " + other + "\n")
 	w.daemon.Signal(syscall.SIGHUP)
-	until(t, "the other file is written", func() bool { return len(w.linesOf(other)) == 1 })
-	w.client(1).add("TCP", 18081, w.served(), 0)
-	until(t, "changes go there", func() bool { return len(w.linesOf(other)) == 2 })
+	home.Until(t, "the other file is written", func() bool { return len(w.linesOf(other)) == 1 })
+	w.Client(1).Add("TCP", 18081, w.Served(), 0)
+	home.Until(t, "changes go there", func() bool { return len(w.linesOf(other)) == 2 })
 	if lines := w.leaseLines(); len(lines) != 1 {
 		t.Errorf("the old file has become\n%s", strings.Join(lines, "\n"))
 	}
@@ -288,23 +289,23 @@ func TestOtherFirewall(t *testing.T) {
 			if v[0] != lab.Nftables { // what its forward chain needs for the other
 				w.Router.Run(t, v[0], "-I", "FORWARD", "-m", "connmark", "--mark", "0x10000000/0x10000000", "-j", "ACCEPT")
 			}
-			w.client(1).add("TCP", 18080, w.served(), 0)
-			w.client(1).add("UDP", 18081, w.served(), 0)
-			if got := w.answers(18081); got != 1 {
+			w.Client(1).Add("TCP", 18080, w.Served(), 0)
+			w.Client(1).Add("UDP", 18081, w.Served(), 0)
+			if got := w.Answers(18081); got != 1 {
 				t.Fatalf("host %d answers", got)
 			}
 			w.kept(2)
 			w.daemon.Kill()
 			w.iptables = v[1]
 			w.restart()
-			if got := w.reaches("TCP", 18080); got != 1 {
+			if got := w.Reaches("TCP", 18080); got != 1 {
 				t.Errorf("host %d is reached by the other firewall", got)
 			}
 			if after := w.Rules(v[0]); strings.Contains(after, "table inet upnpd") && v[0] == lab.Nftables ||
 				strings.Contains(after, "UPNPD") && v[0] != lab.Nftables {
 				t.Errorf("the first has left\n%s", after)
 			}
-			until(t, "new connections pass", func() bool { return w.answers(18081) == 1 })
+			home.Until(t, "new connections pass", func() bool { return w.Answers(18081) == 1 })
 		})
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/linux-igd/upnpd/internal/lab/home"
 )
 
 // What the daemon keeps in the router's own /run.
@@ -41,7 +43,7 @@ func (w *inLab) linesOf(path string) []string {
 // change at the latest (issue 4, point 1).
 func (w *inLab) kept(want int) {
 	w.t.Helper()
-	until(w.t, fmt.Sprintf("%d mappings are in the lease file", want), func() bool {
+	home.Until(w.t, fmt.Sprintf("%d mappings are in the lease file", want), func() bool {
 		lines := w.leaseLines()
 		return lines != nil && len(lines) == want
 	})

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/linux-igd/upnpd/internal/lab"
+	"github.com/linux-igd/upnpd/internal/lab/home"
 )
 
 // installed puts the program where every user of the router may run it, under its
@@ -75,8 +76,8 @@ func TestUpnpctlShows(t *testing.T) {
 	w.says("log", "no decisions yet")
 	someMappings(w)
 	w.wantReached(map[string]int{"TCP 18080": 1, "TCP 18082": 1})
-	w.reaches("TCP", 18080)
-	if code := w.client(2).add("TCP", 80, w.served(), 0); code != 718 {
+	w.Reaches("TCP", 18080)
+	if code := w.Client(2).Add("TCP", 80, w.Served(), 0); code != 718 {
 		t.Errorf("port 80: error %d", code)
 	}
 
@@ -153,16 +154,16 @@ func (w *inLab) showsStatus(refusal string) {
 // daemon is the end of it.
 func TestUpnpctlLogFollows(t *testing.T) {
 	w := startInLab(t, lab.Nftables).installed()
-	w.client(1).add("TCP", 18080, w.served(), 0)
+	w.Client(1).Add("TCP", 18080, w.Served(), 0)
 	out := &lockedBuffer{}
 	cmd := w.Router.Command(context.Background(), "/run/bin/upnpctl", "log", "-f")
 	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the past is shown", func() bool { return strings.Contains(out.String(), "map TCP port 18080 to ") })
-	w.client(1).delete("TCP", 18080)
-	until(t, "what comes is shown", func() bool { return strings.Contains(out.String(), "delete TCP port 18080: granted\n") })
+	home.Until(t, "the past is shown", func() bool { return strings.Contains(out.String(), "map TCP port 18080 to ") })
+	w.Client(1).Delete("TCP", 18080)
+	home.Until(t, "what comes is shown", func() bool { return strings.Contains(out.String(), "delete TCP port 18080: granted\n") })
 	w.daemon.Stop(t)
 	ended := time.AfterFunc(10*time.Second, func() { cmd.Process.Kill() })
 	if _ = cmd.Wait(); !ended.Stop() {
@@ -174,18 +175,18 @@ func TestUpnpctlLogFollows(t *testing.T) {
 func TestUpnpctlDeletes(t *testing.T) {
 	inVariants(t, func(t *testing.T, w *inLab) {
 		w.installed()
-		one, two := w.client(1), w.client(2)
+		one, two := w.Client(1), w.Client(2)
 		for _, proto := range []string{"TCP", "UDP"} {
-			one.add(proto, 18080, w.served(), 0)
-			one.add(proto, 18081, w.served(), 0)
-			two.add(proto, 18082, w.served(), 0)
+			one.Add(proto, 18080, w.Served(), 0)
+			one.Add(proto, 18081, w.Served(), 0)
+			two.Add(proto, 18082, w.Served(), 0)
 		}
 		w.kept(6)
-		if got := w.answers(18080); got != 1 {
+		if got := w.Answers(18080); got != 1 {
 			t.Fatalf("host %d answers", got)
 		}
 		w.says("delete UDP 18080", "deleted UDP port 18080 to "+lab.LAN1Addr+" port 8080")
-		until(t, "the open flow ends", func() bool { return w.answers(18080) == 0 })
+		home.Until(t, "the open flow ends", func() bool { return w.Answers(18080) == 0 })
 		w.wantReached(map[string]int{"UDP 18080": 0, "TCP 18080": 1, "UDP 18081": 1})
 		w.kept(5)
 		w.fails(1, "no such mapping", "delete", "UDP", "18080")
@@ -193,7 +194,7 @@ func TestUpnpctlDeletes(t *testing.T) {
 		w.says("delete "+lab.LAN1Addr, "TCP port 18080", "TCP port 18081", "UDP port 18081")
 		w.wantReached(map[string]int{"TCP 18080": 0, "TCP 18081": 0, "UDP 18081": 0, "TCP 18082": 2, "UDP 18082": 2})
 		w.kept(2)
-		if _, code := two.call("GetSpecificPortMappingEntry", "NewRemoteHost", "", "NewExternalPort", "18080", "NewProtocol", "TCP"); code != 714 {
+		if _, code := two.Call("GetSpecificPortMappingEntry", "NewRemoteHost", "", "NewExternalPort", "18080", "NewProtocol", "TCP"); code != 714 {
 			t.Errorf("GetSpecificPortMappingEntry of what was deleted: error %d", code)
 		}
 		w.says("flush", "2")
@@ -255,10 +256,10 @@ func TestOtherControlSocket(t *testing.T) {
 		}
 		n := strings.Count(w.daemon.Log(), "configuration read again")
 		w.daemon.Signal(syscall.SIGHUP)
-		until(t, "it is read", func() bool { return strings.Count(w.daemon.Log(), "configuration read again") > n })
+		home.Until(t, "it is read", func() bool { return strings.Count(w.daemon.Log(), "configuration read again") > n })
 	}
 	reload("# nothing\n")
-	w.client(1).add("TCP", 18080, w.served(), 0)
+	w.Client(1).Add("TCP", 18080, w.Served(), 0)
 	w.says("list", "18080")
 	reload("control_socket = /run/other/sock\n")
 	w.says("--socket /run/other/sock list", "18080")
@@ -267,7 +268,7 @@ func TestOtherControlSocket(t *testing.T) {
 	w.fails(2, "upnpd is not running", "--socket=/run/other/sock", "list")
 	reload("# nothing\n")
 	w.says("list", "18080")
-	if !strings.Contains(w.daemon.Log(), "mappings kept: 1") || w.reaches("TCP", 18080) != 1 {
+	if !strings.Contains(w.daemon.Log(), "mappings kept: 1") || w.Reaches("TCP", 18080) != 1 {
 		t.Errorf("the mapping did not stay:\n%s", w.daemon.Log())
 	}
 }
@@ -279,7 +280,7 @@ func TestUnprivilegedDaemon(t *testing.T) {
 	w.Router.Run(t, "sh", "-c", `mkdir -m 755 /run/upnpd && chown 65534:65534 /run/upnpd && printf '#!/bin/sh\n%s\n' "$1" >/run/bin/start && chmod 755 /run/bin/start`, "sh",
 		`exec setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps +net_admin,+net_raw --ambient-caps +net_admin,+net_raw /run/bin/upnpd "$@"`)
 	start := func() {
-		clear(w.hosts)
+		w.For(w.t)
 		w.daemon = w.Router.StartDaemon(t, "/run/bin/start", w.args()...)
 	}
 	start()

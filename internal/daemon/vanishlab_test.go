@@ -18,10 +18,10 @@ func TestHostLeavesLAN(t *testing.T) {
 		}
 		w.daemon.Stop(t)
 		w.restart("--idle-timeout", "3")
-		one, two := w.client(1), w.client(2)
-		one.add("TCP", 18080, w.served(), 0)
-		one.add("UDP", 18080, w.served(), 0)
-		two.add("TCP", 18081, w.served(), 0)
+		one, two := w.Client(1), w.Client(2)
+		one.Add("TCP", 18080, w.Served(), 0)
+		one.Add("UDP", 18080, w.Served(), 0)
+		two.Add("TCP", 18081, w.Served(), 0)
 		w.kept(3)
 		w.LAN1.Run(t, "ip", "link", "set", lab.HostDev, "down")
 		const said = "DeletePortMap: Proto:UDP Port:18080 (its host has left the LAN: no answer and no new connection for 3 s)"
@@ -37,7 +37,7 @@ func TestHostLeavesLAN(t *testing.T) {
 		w.wantReached(map[string]int{"TCP 18081": 2, "TCP 18080": 0})
 		w.LAN1.Run(t, "ip", "link", "set", lab.HostDev, "up")
 		w.LAN1.Run(t, "ip", "route", "add", "default", "via", lab.RouterLANAddr)
-		one.add("TCP", 18080, w.served(), 0)
+		one.Add("TCP", 18080, w.Served(), 0)
 		w.wantReached(map[string]int{"TCP 18081": 2, "TCP 18080": 1})
 		if n := strings.Count(w.daemon.Log(), "has left the LAN"); n != 2 {
 			t.Errorf("%d lines of hosts that left:\n%s", n, w.daemon.Log())

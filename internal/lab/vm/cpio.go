@@ -12,16 +12,24 @@ import (
 
 // archive is a cpio archive in the "newc" format, which the kernel unpacks
 // before it starts /init (Documentation/driver-api/early-userspace/buffer-format.rst).
+// The first entry of a name is the one that counts.
 type archive struct {
 	buf   bytes.Buffer
 	inode int
-	dirs  map[string]bool
+	names map[string]bool
 }
 
-// file adds a file, and the directories above it.
+// node is what a name in the archive stands for.
+type node struct {
+	mode         uint32 // with the type, as in stat(2)
+	uid, gid     int
+	major, minor uint32
+	data         []byte
+}
+
+// file adds a file of root's.
 func (a *archive) file(name string, mode fs.FileMode, data []byte) {
-	a.above(name)
-	a.entry(name, unix.S_IFREG|uint32(mode.Perm()), 0, 0, data)
+	a.add(name, node{mode: unix.S_IFREG | uint32(mode.Perm()), data: data})
 }
 
 // copy adds a file of this machine.
@@ -39,39 +47,39 @@ func (a *archive) copy(name, from string) error {
 }
 
 func (a *archive) symlink(name, target string) {
-	a.above(name)
-	a.entry(name, unix.S_IFLNK|0o777, 0, 0, []byte(target))
+	a.add(name, node{mode: unix.S_IFLNK | 0o777, data: []byte(target)})
 }
 
 // device adds a character device.
 func (a *archive) device(name string, major, minor uint32) {
-	a.above(name)
-	a.entry(name, unix.S_IFCHR|0o600, major, minor, nil)
+	a.add(name, node{mode: unix.S_IFCHR | 0o600, major: major, minor: minor})
 }
 
-// dir adds a directory and those above it, once.
 func (a *archive) dir(name string) {
-	if a.dirs == nil {
-		a.dirs = map[string]bool{".": true}
+	a.add(name, node{mode: unix.S_IFDIR | 0o755})
+}
+
+// add adds a name, after the directories above it, unless it is there.
+func (a *archive) add(name string, n node) {
+	if a.names == nil {
+		a.names = map[string]bool{".": true}
 	}
-	if a.dirs[name] {
+	if a.names[name] {
 		return
 	}
-	a.above(name)
-	a.dirs[name] = true
-	a.entry(name, unix.S_IFDIR|0o755, 0, 0, nil)
+	a.dir(path.Dir(name))
+	a.names[name] = true
+	a.write(name, n)
 }
 
-func (a *archive) above(name string) { a.dir(path.Dir(name)) }
-
-// entry writes one member: its header in hexadecimal, name and data, each
-// padded to four bytes.
-func (a *archive) entry(name string, mode, major, minor uint32, data []byte) {
+// write writes one member: its header in hexadecimal, name and data, each padded
+// to four bytes.
+func (a *archive) write(name string, n node) {
 	a.inode++
 	fmt.Fprintf(&a.buf, "070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%s\x00",
-		a.inode, mode, 0, 0, 1, 0, len(data), 0, 0, major, minor, len(name)+1, 0, name)
+		a.inode, n.mode, n.uid, n.gid, 1, 0, len(n.data), 0, 0, n.major, n.minor, len(name)+1, 0, name)
 	a.pad()
-	a.buf.Write(data)
+	a.buf.Write(n.data)
 	a.pad()
 }
 
@@ -83,6 +91,6 @@ func (a *archive) pad() {
 
 // close ends the archive and gives it.
 func (a *archive) close() []byte {
-	a.entry("TRAILER!!!", 0, 0, 0, nil)
+	a.write("TRAILER!!!", node{})
 	return a.buf.Bytes()
 }

@@ -51,6 +51,20 @@ var programs = []string{
 // libraries is where Debian keeps them, in either of two places.
 var libraries = []string{"lib/mipsel-linux-gnu", "usr/lib/mipsel-linux-gnu"}
 
+// System is what a router has besides Debian's kernel and tools. Of two files of
+// one name it has the first of the order here.
+type System struct {
+	// Texts are files of its user, by their path.
+	Texts map[string]string
+	// Ipk is an OpenWrt package that is installed; "" is none.
+	Ipk string
+	// Programs are files of this machine by their path in the router. They get the
+	// libraries of Debian that they need.
+	Programs map[string]string
+	// Tree is a directory of this machine whose files it has; "" is none.
+	Tree string
+}
+
 // image is the router's file system while it is put together.
 type image struct {
 	archive
@@ -58,9 +72,8 @@ type image struct {
 	has      map[string]bool
 }
 
-// newImage gives a router's file system with the given programs, path in the
-// router to path here, in it.
-func newImage(packages string, extra map[string]string) ([]byte, error) {
+// newImage gives a router's file system, packed.
+func newImage(packages string, s System) ([]byte, error) {
 	im := &image{packages: packages, has: map[string]bool{}}
 	for _, name := range []string{"proc", "sys", "run", "tmp", "var", "root", "sbin", "bin", "usr/bin", "usr/sbin"} {
 		im.dir(name)
@@ -72,6 +85,8 @@ func newImage(packages string, extra map[string]string) ([]byte, error) {
 	im.file("init", 0o755, initScript)
 	im.file("etc/lab", 0o644, fmt.Appendf(nil, "LANDEV=%s LAN=%s WANDEV=%s WAN=%s INTERNET=%s LANCARD=%s WANCARD=%s\n",
 		lab.LANDev, lab.RouterLANAddr, lab.WANDev, lab.WANAddr, lab.InternetAddr, lanCard, wanCard))
+	im.file("etc/passwd", 0o644, []byte("root:x:0:0:root:/root:/bin/sh\n"))
+	im.file("etc/group", 0o644, []byte("root:x:0:\n"))
 	errs := []error{im.copy("bin/busybox", filepath.Join(packages, "root/bin/busybox")), im.modules()}
 	for _, name := range programs {
 		errs = append(errs, im.debian(name))
@@ -79,10 +94,32 @@ func newImage(packages string, extra map[string]string) ([]byte, error) {
 	for _, name := range plugins {
 		errs = append(errs, im.debian("usr/lib/mipsel-linux-gnu/xtables/"+name+".so"))
 	}
-	for _, name := range slices.Sorted(maps.Keys(extra)) {
-		errs = append(errs, im.copy(name, extra[name]), im.needs(extra[name]))
-	}
+	errs = append(errs, im.system(s))
 	return im.close(), errors.Join(errs...)
+}
+
+// system adds what is not Debian's.
+func (im *image) system(s System) error {
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(s.Texts)) {
+		im.file(name, 0o600, []byte(s.Texts[name]))
+	}
+	if s.Ipk != "" {
+		errs = append(errs, im.install(s.Ipk))
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Programs)) {
+		errs = append(errs, im.copy(name, s.Programs[name]), im.needs(s.Programs[name]))
+	}
+	if s.Tree != "" {
+		errs = append(errs, filepath.WalkDir(s.Tree, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			name, err := filepath.Rel(s.Tree, path)
+			return errors.Join(err, im.copy(name, path))
+		}))
+	}
+	return errors.Join(errs...)
 }
 
 // debian adds a file of a package with the libraries that it needs, and with the

@@ -18,6 +18,7 @@ echo MIPS >/sys/devices/system/clockevents/clockevent0/unbind_device
 while read -r module; do
 	insmod "/lib/modules/$module.ko" || echo "init: no module $module"
 done </lib/modules/order
+rm -r /lib/modules # they would take memory
 
 # await TENTHS WHAT CONDITION: waits for a condition, not for ever.
 await() {
@@ -56,15 +57,15 @@ ip addr add "$WAN/24" broadcast + dev "$WANDEV"
 ip route add default via "$INTERNET"
 
 port=/dev/vport0p1
-await 50 "$port" "[ -e $port ]"
-await 50 "carrier of lan0" 'grep -q 1 /sys/class/net/lan0/carrier'
+await 300 "$port" "[ -e $port ]"
+await 300 "carrier of lan0" 'grep -q 1 /sys/class/net/lan0/carrier'
 exec 3<>"$port"
 exec <&3 >&3 3<&-
 echo ready
-while read -r line; do
+while read -r number line; do
 	echo "$line" | base64 -d >/run/command
-	timeout 60 sh /run/command </dev/null >/run/answer 2>&1
-	echo "$? $(base64 /run/answer | tr -d '\n')"
+	timeout 120 sh /run/command </dev/null >/run/answer 2>&1
+	echo "$number $? $(base64 /run/answer | tr -d '\n')"
 done
 echo "init: the port is closed" >/dev/console
 poweroff -f

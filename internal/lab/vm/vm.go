@@ -2,9 +2,9 @@
 // machine with a 32-bit kernel of Debian, 64 MB of memory, and two network cards,
 // one on the lab's LAN bridge, one with the internet host. It is for tests.
 //
-// The machine is controlled by a virtio port: a command is one line, a shell
-// script in base64; the answer is one line, the exit status and what the script
-// printed in base64.
+// The machine is controlled by a virtio port: a command is one line, its number
+// and a shell script in base64; the answer is one line, the number, the exit status
+// and what the script printed in base64.
 package vm
 
 import (
@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,8 +31,14 @@ const (
 	// memory is the router's, in MB.
 	memory = 64
 	// bootTimeout bounds the start, commandTimeout every command.
-	bootTimeout    = 2 * time.Minute
-	commandTimeout = 70 * time.Second
+	bootTimeout = 4 * time.Minute
+	// Before its clocks run, the kernel measures them by a flag that the emulated
+	// clock chip shows for 0.2 ms a second. On a busy machine it may wait for that
+	// without end; then it is started anew.
+	clockTimeout, attempts = 20 * time.Second, 8
+	commandTimeout         = 150 * time.Second
+	// consoleShown is how much of the console is shown, in bytes.
+	consoleShown = 4 << 10
 	// The addresses of the network cards.
 	lanCard = "52:54:00:00:00:01"
 	wanCard = "52:54:00:00:00:02"
@@ -44,12 +51,21 @@ type Router struct {
 	// init.
 	BootTime time.Duration
 
+	began   time.Time
 	cmd     *exec.Cmd
+	cancel  func()
+	off     bool
 	in      io.WriteCloser
 	answers chan string // closed at the end of the machine
 	console string      // the file with what the kernel says
 	mu      sync.Mutex  // one command at a time
+	number  int         // of the last command
 }
+
+var (
+	errNoAnswer = errors.New("no answer of the virtual machine")
+	errNoClock  = errors.New("its kernel waits for the clock chip")
+)
 
 // Packages returns the directory with Debian's unpacked packages for mipsel,
 // which are fetched when they are not here yet. root is the repository.
@@ -64,13 +80,12 @@ func Packages(root string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// Boot replaces the lab's router by a virtual machine with the given programs,
-// path in the router to path here, and waits until it is up.
-func Boot(t testing.TB, l *lab.Lab, packages string, extra map[string]string) *Router {
+// Boot replaces the lab's router by a virtual machine, and waits until it is up.
+func Boot(t testing.TB, l *lab.Lab, packages string, s System) *Router {
 	t.Helper()
 	dir := t.TempDir()
 	initramfs := filepath.Join(dir, "initramfs")
-	data, err := newImage(packages, extra)
+	data, err := newImage(packages, s)
 	if err == nil {
 		err = os.WriteFile(initramfs, data, 0o600)
 	}
@@ -82,50 +97,103 @@ func Boot(t testing.TB, l *lab.Lab, packages string, extra map[string]string) *R
 	if err != nil || len(kernels) != 1 {
 		t.Fatalf("want one kernel in %s, got %q", packages, kernels)
 	}
-	r := &Router{console: filepath.Join(dir, "console"), answers: make(chan string, 1)}
-	ctx, cancel := context.WithCancel(context.Background())
+	for range attempts {
+		r, err := powerOn(l, kernels[0], initramfs, filepath.Join(dir, "console"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err = r.ready(); err == nil {
+			t.Cleanup(func() { r.end(t) })
+			return r
+		}
+		r.PowerOff()
+		if !errors.Is(err, errNoClock) {
+			t.Fatalf("boot the virtual machine: %v\n%s", err, r.Console())
+		}
+		t.Logf("boot the virtual machine once more: %v", err)
+	}
+	t.Fatalf("the virtual machine did not boot %d times", attempts)
+	return nil
+}
+
+// powerOn starts a machine with this kernel and file system. What the kernel says
+// goes to the console.
+func powerOn(l *lab.Lab, kernel, initramfs, console string) (*Router, error) {
+	r := &Router{console: console, answers: make(chan string, 1), began: time.Now()}
+	var ctx context.Context
+	ctx, r.cancel = context.WithCancel(context.Background())
+	// A ramfs may take more than half of the memory.
 	r.cmd = l.Router.Command(ctx, "qemu-system-mipsel",
 		"-machine", "malta", "-cpu", "24Kc", "-m", strconv.Itoa(memory), "-nodefaults", "-no-reboot",
 		"-display", "none", "-monitor", "none", "-serial", "file:"+r.console,
 		"-device", "virtio-serial-pci", "-chardev", "stdio,id=control,signal=off", "-device", "virtserialport,chardev=control",
-		"-kernel", kernels[0], "-initrd", initramfs, "-append", "console=ttyS0 panic=-1 quiet",
+		"-kernel", kernel, "-initrd", initramfs, "-append", "console=ttyS0 panic=-1 rootfstype=ramfs",
 		"-netdev", "tap,id=lan,ifname=tap-lan,script=no,downscript=no", "-device", "virtio-net-pci,netdev=lan,romfile=,mac="+lanCard,
 		"-netdev", "tap,id=wan,ifname=tap-wan,script=no,downscript=no", "-device", "virtio-net-pci,netdev=wan,romfile=,mac="+wanCard)
-	start := time.Now()
-	if err := r.start(t); err != nil {
-		cancel()
-		t.Fatal(err)
+	if err := r.start(); err != nil {
+		r.cancel()
+		return nil, err
 	}
-	t.Cleanup(func() {
-		select {
-		case _, running := <-r.answers:
-			if !running {
-				t.Error("the virtual machine ended by itself, or somebody ended it")
-			}
-		default:
+	return r, nil
+}
+
+// ready waits until init has done its work.
+func (r *Router) ready() error {
+	for {
+		line, err := r.next(time.Second)
+		took := time.Since(r.began)
+		switch {
+		case line == "ready":
+			r.BootTime = took
+			return nil
+		case err == nil:
+			return fmt.Errorf("init said %q", line)
+		case !errors.Is(err, errNoAnswer) || took > bootTimeout:
+			return err
+		case took > clockTimeout && !clock.MatchString(r.Console()):
+			return errNoClock
 		}
-		cancel()
-		for range r.answers { // until it has ended
-		}
-		_ = r.cmd.Wait() // it was killed
-		if t.Failed() {
-			t.Logf("console of the virtual machine:\n%s", r.Console())
-		}
-	})
-	if line, err := r.next(bootTimeout); err != nil || line != "ready" {
-		t.Fatalf("boot the virtual machine: %q, %v", line, err)
 	}
-	r.BootTime = time.Since(start)
-	return r
+}
+
+// clock is a time in the kernel's messages that is not 0.
+var clock = regexp.MustCompile(`(?m)^\[ *(0\.\d*[1-9]|[1-9])`)
+
+// end ends the machine, which should run, with its test.
+func (r *Router) end(t testing.TB) {
+	select {
+	case _, running := <-r.answers:
+		if !running && !r.off {
+			t.Error("the virtual machine ended by itself, or somebody ended it")
+		}
+	default:
+	}
+	r.PowerOff()
+	if t.Failed() {
+		t.Logf("console of the virtual machine:\n%s", r.Console())
+	}
+}
+
+// PowerOff ends the machine as a cut of its power does: nothing in it hears of that.
+func (r *Router) PowerOff() {
+	if r.off {
+		return
+	}
+	r.off = true
+	r.cancel()
+	for range r.answers { // until it has ended
+	}
+	_ = r.cmd.Wait() // it was killed
 }
 
 // plug takes the addresses from the lab's router and makes cables of its
-// devices: the machine's cards are at the other end.
+// devices: the machine's cards are at the other end. The next machine finds them.
 func plug(t testing.TB, l *lab.Lab) {
 	t.Helper()
 	if _, err := os.Stat("/dev/net/tun"); err != nil {
 		t.Fatalf("the virtual machine's network cards need tun: %v", err)
 	}
+	script := "set -e; if [ -e /proc/sys/net/ipv4/conf/tap-wan ]; then exit 0; fi"
 	for _, line := range []string{
 		"addr flush dev " + lab.LANDev,
 		"addr flush dev " + lab.WANDev,
@@ -139,13 +207,13 @@ func plug(t testing.TB, l *lab.Lab) {
 		"link set tap-wan up",
 		"link set br-wan up",
 	} {
-		l.Router.Run(t, "ip", strings.Fields(line)...)
+		script += "; ip " + line
 	}
+	l.Router.Run(t, "sh", "-c", script)
 }
 
 // start runs the machine and reads its answers.
-func (r *Router) start(t testing.TB) error {
-	t.Helper()
+func (r *Router) start() error {
 	var err error
 	if r.in, err = r.cmd.StdinPipe(); err != nil {
 		return err
@@ -156,7 +224,7 @@ func (r *Router) start(t testing.TB) error {
 	}
 	r.cmd.Stderr = os.Stderr
 	if err := r.cmd.Start(); err != nil {
-		return fmt.Errorf("start qemu-system-mipsel (scripts/setup.sh --vm installs it): %w", err)
+		return fmt.Errorf("start qemu-system-mipsel (scripts/setup.sh installs it): %w", err)
 	}
 	go func() {
 		defer close(r.answers)
@@ -181,7 +249,7 @@ func (r *Router) next(timeout time.Duration) (string, error) {
 		}
 		return line, nil
 	case <-time.After(timeout):
-		return "", fmt.Errorf("no answer of the virtual machine within %v", timeout)
+		return "", fmt.Errorf("%w within %v", errNoAnswer, timeout)
 	}
 }
 
@@ -190,14 +258,15 @@ func (r *Router) next(timeout time.Duration) (string, error) {
 func (r *Router) Sh(script string) (string, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, err := fmt.Fprintln(r.in, base64.StdEncoding.EncodeToString([]byte(script))); err != nil {
+	r.number++
+	if _, err := fmt.Fprintln(r.in, r.number, base64.StdEncoding.EncodeToString([]byte(script))); err != nil {
 		return "", fmt.Errorf("in the virtual machine: %s: %w", script, err)
 	}
-	line, err := r.next(commandTimeout)
+	answer, err := r.answer()
 	if err != nil {
 		return "", fmt.Errorf("in the virtual machine: %s: %w", script, err)
 	}
-	status, text, _ := strings.Cut(line, " ")
+	status, text, _ := strings.Cut(answer, " ")
 	out, err := base64.StdEncoding.DecodeString(text)
 	if err == nil && status != "0" {
 		err = fmt.Errorf("exit status %s", status)
@@ -206,6 +275,19 @@ func (r *Router) Sh(script string) (string, error) {
 		return string(out), fmt.Errorf("in the virtual machine: %s: %w\n%s", script, err, out)
 	}
 	return string(out), nil
+}
+
+// answer waits for that to the last command, past those that came too late.
+func (r *Router) answer() (string, error) {
+	for {
+		line, err := r.next(commandTimeout)
+		if err != nil {
+			return "", err
+		}
+		if text, ok := strings.CutPrefix(line, strconv.Itoa(r.number)+" "); ok {
+			return text, nil
+		}
+	}
 }
 
 // Run is Sh for a test, which fails when the script does.
@@ -218,11 +300,11 @@ func (r *Router) Run(t testing.TB, script string) string {
 	return out
 }
 
-// Console returns what the kernel and init have said so far.
+// Console returns what the kernel and init have said so far, no more than its end.
 func (r *Router) Console() string {
 	text, err := os.ReadFile(r.console)
 	if err != nil {
 		return err.Error()
 	}
-	return string(text)
+	return string(text[max(len(text)-consoleShown, 0):])
 }

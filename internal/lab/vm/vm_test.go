@@ -1,5 +1,3 @@
-//go:build vm
-
 package vm
 
 import (
@@ -17,7 +15,7 @@ func TestRouter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := Boot(t, l, packages, nil)
+	r := Boot(t, l, packages, System{})
 	long := strings.Repeat("0123456789abcdef", 2000)
 	for _, tt := range []struct{ script, want string }{
 		{"uname -m", "mips\n"},

@@ -1,4 +1,4 @@
-package daemon
+package home
 
 import (
 	"bytes"
@@ -17,33 +17,38 @@ import (
 	"time"
 )
 
-// dialer opens connections from one LAN host.
-type dialer func(network, addr string, timeout time.Duration) (net.Conn, error)
+// Dialer opens connections from one LAN host.
+type Dialer func(network, addr string, timeout time.Duration) (net.Conn, error)
 
-// controlPoint is a UPnP client on a LAN host, made of Go's own HTTP and XML.
-type controlPoint struct {
-	t       testing.TB
-	addr    string // the host's own
-	web     *http.Client
-	control string // URL of WANIPConnection:1
+// ControlPoint is a UPnP client on a LAN host, made of Go's own HTTP and XML.
+type ControlPoint struct {
+	// Addr is the host's own.
+	Addr string
+	// Web asks from there.
+	Web *http.Client
+	// Control is the URL of WANIPConnection:1.
+	Control string
+
+	t testing.TB
 }
 
+// wanIPType is the service that is asked for ports.
 const wanIPType = "urn:schemas-upnp-org:service:WANIPConnection:1"
 
-// discover searches at the router by unicast (SSDP-42) and reads the
+// Discover searches at the router by unicast (SSDP-42) and reads the
 // description that the answer points to.
-func discover(t testing.TB, addr, router string, dial dialer) *controlPoint {
+func Discover(t testing.TB, addr, router string, dial Dialer) *ControlPoint {
 	t.Helper()
-	cp := &controlPoint{t: t, addr: addr, web: &http.Client{
-		Timeout: 5 * time.Second,
+	cp := &ControlPoint{t: t, Addr: addr, Web: &http.Client{
+		Timeout: patience,
 		Transport: &http.Transport{
 			DisableKeepAlives: true,
 			DialContext: func(_ context.Context, network, addr string) (net.Conn, error) {
-				return dial("tcp4", addr, 5*time.Second)
+				return dial("tcp4", addr, patience)
 			},
 		},
 	}}
-	found := location.FindStringSubmatch(search(t, router, dial))
+	found := location.FindStringSubmatch(Search(t, router, dial))
 	if found == nil {
 		t.Fatal("no LOCATION in the answer")
 	}
@@ -51,7 +56,7 @@ func discover(t testing.TB, addr, router string, dial dialer) *controlPoint {
 	var root struct {
 		URLs []string `xml:"device>deviceList>device>deviceList>device>serviceList>service>controlURL"`
 	}
-	if err := xml.Unmarshal([]byte(cp.get(description)), &root); err != nil || len(root.URLs) != 1 {
+	if err := xml.Unmarshal([]byte(cp.Get(description)), &root); err != nil || len(root.URLs) != 1 {
 		t.Fatalf("description at %s: control URLs %q, %v", description, root.URLs, err)
 	}
 	base, _ := url.Parse(description)
@@ -59,14 +64,14 @@ func discover(t testing.TB, addr, router string, dial dialer) *controlPoint {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cp.control = control.String()
+	cp.Control = control.String()
 	return cp
 }
 
 var location = regexp.MustCompile(`(?im)^LOCATION: *(http://\S+)`)
 
-// search gives the answer to a search for the connection service.
-func search(t testing.TB, router string, dial dialer) string {
+// Search gives the answer to a search for the connection service.
+func Search(t testing.TB, router string, dial Dialer) string {
 	t.Helper()
 	c, err := dial("udp4", router, time.Second)
 	if err != nil {
@@ -74,7 +79,7 @@ func search(t testing.TB, router string, dial dialer) string {
 	}
 	defer c.Close()
 	fmt.Fprintf(c, "M-SEARCH * HTTP/1.1\r\nHOST: %s\r\nMAN: \"ssdp:discover\"\r\nST: %s\r\n\r\n", router, wanIPType)
-	c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	c.SetReadDeadline(time.Now().Add(patience))
 	answer := make([]byte, 1500)
 	n, err := c.Read(answer)
 	if err != nil {
@@ -83,9 +88,10 @@ func search(t testing.TB, router string, dial dialer) string {
 	return string(answer[:n])
 }
 
-func (cp *controlPoint) get(url string) string {
+// Get gives a document of the router.
+func (cp *ControlPoint) Get(url string) string {
 	cp.t.Helper()
-	r, err := cp.web.Get(url)
+	r, err := cp.Web.Get(url)
 	if err != nil {
 		cp.t.Fatal(err)
 	}
@@ -97,18 +103,19 @@ func (cp *controlPoint) get(url string) string {
 	return string(body)
 }
 
-// call runs an action with name, value pairs. It gives the out arguments, or
+// Call runs an action with name, value pairs. It gives the out arguments, or
 // the UPnP error code.
-func (cp *controlPoint) call(action string, args ...string) (out map[string]string, code int) {
+func (cp *ControlPoint) Call(action string, args ...string) (out map[string]string, code int) {
 	cp.t.Helper()
-	out, code, err := cp.try(action, args...)
+	out, code, err := cp.Try(action, args...)
 	if err != nil {
 		cp.t.Fatalf("%s: %v", action, err)
 	}
 	return out, code
 }
 
-func (cp *controlPoint) try(action string, args ...string) (out map[string]string, code int, err error) {
+// Try is Call for a daemon that may be away.
+func (cp *ControlPoint) Try(action string, args ...string) (out map[string]string, code int, err error) {
 	var body bytes.Buffer
 	fmt.Fprintf(&body, `<?xml version="1.0"?><s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/" s:encodingStyle="http://schemas.xmlsoap.org/soap/encoding/"><s:Body><u:%s xmlns:u="%s">`, action, wanIPType)
 	for i := 0; i+1 < len(args); i += 2 {
@@ -117,13 +124,13 @@ func (cp *controlPoint) try(action string, args ...string) (out map[string]strin
 		fmt.Fprintf(&body, "</%s>", args[i])
 	}
 	fmt.Fprintf(&body, "</u:%s></s:Body></s:Envelope>", action)
-	req, err := http.NewRequest("POST", cp.control, &body)
+	req, err := http.NewRequest("POST", cp.Control, &body)
 	if err != nil {
 		return nil, 0, err
 	}
 	req.Header.Set("Content-Type", `text/xml; charset="utf-8"`)
 	req.Header.Set("SOAPAction", fmt.Sprintf("%q", wanIPType+"#"+action))
-	r, err := cp.web.Do(req)
+	r, err := cp.Web.Do(req)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -164,24 +171,27 @@ func leaves(doc []byte) map[string]string {
 	}
 }
 
-// add maps an external port to a port of the host itself.
-func (cp *controlPoint) add(proto string, external, internal int, lease int) int {
+// Add maps an external port to a port of the host itself. It gives the UPnP error
+// code, 0 for none.
+func (cp *ControlPoint) Add(proto string, external, internal int, lease int) int {
 	cp.t.Helper()
-	_, code := cp.call("AddPortMapping", "NewRemoteHost", "", "NewExternalPort", strconv.Itoa(external),
-		"NewProtocol", proto, "NewInternalPort", strconv.Itoa(internal), "NewInternalClient", cp.addr,
+	_, code := cp.Call("AddPortMapping", "NewRemoteHost", "", "NewExternalPort", strconv.Itoa(external),
+		"NewProtocol", proto, "NewInternalPort", strconv.Itoa(internal), "NewInternalClient", cp.Addr,
 		"NewEnabled", "1", "NewPortMappingDescription", "test & <more>", "NewLeaseDuration", strconv.Itoa(lease))
 	return code
 }
 
-func (cp *controlPoint) delete(proto string, external int) int {
+// Delete gives the UPnP error code, 0 for none.
+func (cp *ControlPoint) Delete(proto string, external int) int {
 	cp.t.Helper()
-	_, code := cp.call("DeletePortMapping", "NewRemoteHost", "", "NewExternalPort", strconv.Itoa(external), "NewProtocol", proto)
+	_, code := cp.Call("DeletePortMapping", "NewRemoteHost", "", "NewExternalPort", strconv.Itoa(external), "NewProtocol", proto)
 	return code
 }
 
-func (cp *controlPoint) externalAddress() string {
+// ExternalAddress is what the router says its own is.
+func (cp *ControlPoint) ExternalAddress() string {
 	cp.t.Helper()
-	out, code := cp.call("GetExternalIPAddress")
+	out, code := cp.Call("GetExternalIPAddress")
 	if code != 0 {
 		cp.t.Fatalf("GetExternalIPAddress: error %d", code)
 	}

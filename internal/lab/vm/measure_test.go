@@ -1,6 +1,4 @@
-//go:build vm
-
-package daemon
+package vm
 
 import (
 	"fmt"
@@ -12,37 +10,40 @@ import (
 	"github.com/linux-igd/upnpd/internal/lab"
 )
 
-// vmMappings is how many mappings the daemons are measured with; vmTimed of them
+// mappings is how many mappings the daemons are measured with; timed of them
 // are timed.
-const vmMappings, vmTimed = 100, 50
+const mappings, timed = 100, 50
 
 // measured is what a daemon needs in the virtual machine.
 type measured struct {
 	program, firewall string
-	empty, full       int           // VmRSS in kB without mappings and with vmMappings
-	add               time.Duration // the median of vmTimed times AddPortMapping
+	empty, full       int           // VmRSS in kB without mappings and with mappings
+	add               time.Duration // the median of timed times AddPortMapping
 }
 
-// vmMeasure measures a running daemon, whose process id is in a file.
-func (w *inVM) vmMeasure(program, pidFile string) (m measured) {
+// measure measures a running daemon, whose process id is in a file.
+func (w *world) measure(program, pidFile string) (m measured) {
 	w.t.Helper()
-	m = measured{program: program, firewall: w.iptables}
-	c := w.client(1)
+	m = measured{program: program, firewall: w.firewall}
+	c := w.Client(1)
 	m.empty = w.resident(pidFile)
 	var took []time.Duration
-	for n := range vmMappings {
+	for n := range mappings {
 		began := time.Now()
-		if code := c.add("TCP", 20000+n, w.served(), 3600); code != 0 {
+		if code := c.Add("TCP", 20000+n, w.Served(), 3600); code != 0 {
 			w.t.Fatalf("%s: AddPortMapping %d: error %d", program, n, code)
 		}
 		took = append(took, time.Since(began))
+		if took[n] > 2*time.Second {
+			w.t.Logf("%s: AddPortMapping %d took %v", program, n, took[n])
+		}
 	}
 	m.full = w.resident(pidFile)
-	took = took[:vmTimed]
+	took = took[:timed]
 	slices.Sort(took)
 	m.add = took[len(took)/2]
-	for _, port := range []int{20000, 20000 + vmMappings - 1} {
-		if got := w.reaches("TCP", port); got != 1 {
+	for _, port := range []int{20000, 20000 + mappings - 1} {
+		if got := w.Reaches("TCP", port); got != 1 {
 			w.t.Errorf("%s: port %d reaches host %d, want 1", program, port, got)
 		}
 	}
@@ -50,7 +51,7 @@ func (w *inVM) vmMeasure(program, pidFile string) (m measured) {
 }
 
 // resident gives a process's memory in kB.
-func (w *inVM) resident(pidFile string) int {
+func (w *world) resident(pidFile string) int {
 	w.t.Helper()
 	kB, err := strconv.Atoi(strings.TrimSpace(w.sh("sed -n 's/^VmRSS:[^0-9]*\\([0-9]*\\) kB/\\1/p' /proc/$(cat %s)/status", pidFile)))
 	if err != nil {
@@ -59,21 +60,22 @@ func (w *inVM) resident(pidFile string) int {
 	return kB
 }
 
-func (w *inVM) measureOurs() measured {
+func (w *world) measureOurs() measured {
 	w.t.Helper()
-	w.start()
-	m := w.vmMeasure("upnpd", vmPID)
+	w.stop()
+	w.start() // with nothing left of what it did before
+	m := w.measure("upnpd", daemonPID)
 	w.stop()
 	w.wantNoRules()
 	return m
 }
 
-// vmPeers are Debian's packages of miniupnpd by firewall.
-var vmPeers = map[string]string{lab.Nftables: "miniupnpd-nftables", "iptables-legacy": "miniupnpd-iptables"}
+// peers are Debian's packages of miniupnpd by firewall.
+var peers = map[string]string{lab.Nftables: "miniupnpd-nftables", "iptables-legacy": "miniupnpd-iptables"}
 
-// vmPeerConfig is miniupnpd's in the machine; what it does not name is as
+// peerConfig is miniupnpd's in the machine; what it does not name is as
 // delivered.
-const vmPeerConfig = `ext_ifname=` + lab.WANDev + `
+const peerConfig = `ext_ifname=` + lab.WANDev + `
 listening_ip=` + lab.LANDev + `
 port=0
 enable_natpmp=no
@@ -85,8 +87,8 @@ allow 1024-65535 0.0.0.0/0 1024-65535
 deny 0-65535 0.0.0.0/0 0-65535
 `
 
-// vmPeerChains are what miniupnpd's own scripts make for it.
-var vmPeerChains = map[string]string{
+// peerChains are what miniupnpd's own scripts make for it.
+var peerChains = map[string]string{
 	lab.Nftables: `nft 'add table inet filter
 add chain inet filter forward { type filter hook forward priority -1; }
 add chain inet filter prerouting { type nat hook prerouting priority -100; }
@@ -97,7 +99,7 @@ add chain inet filter postrouting_miniupnpd
 add rule inet filter forward jump miniupnpd
 add rule inet filter prerouting jump prerouting_miniupnpd
 add rule inet filter postrouting jump postrouting_miniupnpd
-insert rule inet router forward ct status dnat accept'`,
+insert rule inet fw4 forward ct status dnat accept'`,
 	"iptables-legacy": `set -e
 iptables-legacy -t nat -N MINIUPNPD
 iptables-legacy -t nat -I PREROUTING -i ` + lab.WANDev + ` -j MINIUPNPD
@@ -110,21 +112,20 @@ iptables-legacy -t nat -I POSTROUTING -o ` + lab.WANDev + ` -j MINIUPNPD-POSTROU
 }
 
 // measurePeer measures miniupnpd; the machine's rules are not put right after.
-func (w *inVM) measurePeer() measured {
+func (w *world) measurePeer() measured {
 	w.t.Helper()
-	w.sh("%s", vmPeerChains[w.iptables])
-	// Without a system log it would write to the console, which is slow.
-	w.sh("syslogd -O /run/messages && printf '%%s' '%s' >/run/peer.conf && miniupnpd -f /run/peer.conf -P /run/peer.pid", vmPeerConfig)
+	w.sh("%s", peerChains[w.firewall])
+	w.sh("printf '%%s' '%s' >/run/peer.conf && miniupnpd -f /run/peer.conf -P /run/peer.pid", peerConfig)
 	w.wait("miniupnpd has its process id written", "[ -s /run/peer.pid ]", "/none")
-	clear(w.hosts)
 	w.wait("miniupnpd listens", "netstat -lun | grep -q :1900", "/none")
-	return w.vmMeasure("miniupnpd", "/run/peer.pid")
+	w.For(w.t)
+	return w.measure("miniupnpd", "/run/peer.pid")
 }
 
-// vmTable compares the daemons. scripts/test.sh shows lines with "vm: ".
-func vmTable(all []measured) string {
+// table compares the daemons. scripts/test.sh shows lines with "vm: ".
+func table(all []measured) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "vm: %-16s %-10s %8s %18s %15s\n", "firewall", "daemon", "RSS, kB", strconv.Itoa(vmMappings)+" mappings, kB", "AddPortMapping")
+	fmt.Fprintf(&b, "vm: %-16s %-10s %8s %18s %15s\n", "firewall", "daemon", "RSS, kB", strconv.Itoa(mappings)+" mappings, kB", "AddPortMapping")
 	for _, m := range all {
 		fmt.Fprintf(&b, "vm: %-16s %-10s %8d %18d %15v\n", m.firewall, m.program, m.empty, m.full, m.add.Round(100*time.Microsecond))
 	}
