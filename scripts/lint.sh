@@ -13,7 +13,6 @@ if [[ -n $unformatted ]]; then
 	exit 1
 fi
 "$go" vet ./...
-"$go" vet -tags vm ./internal/daemon ./internal/lab/vm
 PATH=$(dirname "$go"):$PATH "$go" run honnef.co/go/tools/cmd/staticcheck@v0.7.0 -checks all ./...
 
 mapfile -t scripts < <(grep -rlE '^#!/bin/(ba)?sh' scripts .ci files openwrt 2>/dev/null)

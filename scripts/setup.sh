@@ -2,7 +2,6 @@
 # Installs what building, testing and the demo need, on Debian and Ubuntu.
 #
 #   scripts/setup.sh        install what is missing; says nothing when nothing is
-#   scripts/setup.sh --vm   ... and the emulator of make vm
 #   scripts/setup.sh --go   print the path of a Go that is new enough for tests
 #   scripts/setup.sh --go-build   ... new enough to build
 #
@@ -18,6 +17,7 @@ packages=(
 	util-linux wget busybox systemd             # the router's shell, and units
 	miniupnpc python3-miniupnpc gupnp-tools     # control points
 	python3-gi gir1.2-gupnp-1.6                 # and one that the tests write
+	qemu-system-mips debian-archive-keyring     # the router in a box
 )
 # User-mode emulation, for the mips binaries. Distributions moved it from the
 # first of these packages to the second.
@@ -169,11 +169,6 @@ setup_go() {
 }
 
 case "${1-}" in
---vm)
-	packages+=(qemu-system-mips)
-	setup_packages
-	setup_go
-	;;
 '')
 	setup_packages
 	setup_go
@@ -183,5 +178,5 @@ case "${1-}" in
 	want=$(sed -n 's/^go //p' go.mod)
 	find_go || fail "no Go $want or newer: install one (golang-go, or $PWD/scripts/setup.sh as root)"
 	;;
-*) fail "usage: $0 [--vm | --go | --go-build]" ;;
+*) fail "usage: $0 [--go | --go-build]" ;;
 esac

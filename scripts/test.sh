@@ -9,15 +9,16 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 status=0
 export UPNPD_RACE=1 # the daemons in the lab, too
-"$go" test -race -count=1 -timeout 8m -v ./... >"$log" 2>&1 || status=$?
+"$go" test -race -count=1 -timeout 12m -v ./... >"$log" 2>&1 || status=$?
 
 # Packages, and what failed with all that it said.
 grep -E '^(ok|FAIL|panic:|---|#)|^\?' "$log" | grep -vE '^--- (PASS|SKIP)|no test files' || true
+grep -E '^ +vm: ' "$log" || true # what the daemon needs on a small router
 count() { grep -cE "^ *--- $1: " "$log" || true; }
 passed=$(count PASS) failed=$(count FAIL) skipped=$(count SKIP)
 if [[ $status -ne 0 ]]; then
 	echo "----- the whole log of the failing packages"
-	grep -vE '^ *(=== (RUN|PAUSE|CONT|NAME)|--- PASS)' "$log" | tail -n 300
+	grep -vE '^ *(=== (RUN|PAUSE|CONT|NAME)|--- PASS)' "$log" | tail -n 500
 fi
 if [[ $skipped -gt 0 ]]; then
 	grep -B 1 -E '^ *--- SKIP: ' "$log" # the reason comes first
