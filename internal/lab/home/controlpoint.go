@@ -70,6 +70,9 @@ func Discover(t testing.TB, addr, router string, dial Dialer) *ControlPoint {
 
 var location = regexp.MustCompile(`(?im)^LOCATION: *(http://\S+)`)
 
+// searches are as many as the standard wants of a control point, for lost datagrams.
+const searches = 3
+
 // Search gives the answer to a search for the connection service.
 func Search(t testing.TB, router string, dial Dialer) string {
 	t.Helper()
@@ -78,14 +81,17 @@ func Search(t testing.TB, router string, dial Dialer) string {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	fmt.Fprintf(c, "M-SEARCH * HTTP/1.1\r\nHOST: %s\r\nMAN: \"ssdp:discover\"\r\nST: %s\r\n\r\n", router, wanIPType)
-	c.SetReadDeadline(time.Now().Add(patience))
 	answer := make([]byte, 1500)
-	n, err := c.Read(answer)
-	if err != nil {
-		t.Fatalf("no answer to a search: %v", err)
+	for range searches {
+		fmt.Fprintf(c, "M-SEARCH * HTTP/1.1\r\nHOST: %s\r\nMAN: \"ssdp:discover\"\r\nST: %s\r\n\r\n", router, wanIPType)
+		c.SetReadDeadline(time.Now().Add(patience / searches))
+		var n int
+		if n, err = c.Read(answer); err == nil {
+			return string(answer[:n])
+		}
 	}
-	return string(answer[:n])
+	t.Fatalf("no answer to %d searches: %v", searches, err)
+	return ""
 }
 
 // Get gives a document of the router.
