@@ -224,7 +224,7 @@ func (s elements) change(n portmap.Network, remove []portmap.Mapping, add *portm
 		if at < 0 || at > len(keys) {
 			at = len(keys)
 		}
-		c.sources[src] = slices.Insert(slices.Clone(keys), at, add.Key)
+		c.sources[src] = append(append(slices.Clone(keys[:at]), add.Key), keys[at:]...)
 	}
 	c.follow(s)
 	return c

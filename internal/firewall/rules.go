@@ -89,7 +89,7 @@ func (s ruleset) whole(all []portmap.Mapping, forward bool, further map[string]s
 			mapChain, mark, mark, further["filter"])
 	}
 	fmt.Fprintf(&b, "*nat\n:%s - [0:0]\n:%s - [0:0]\n:%s - [0:0]\n", preChain, mapChain, postChain)
-	for _, r := range slices.Concat(s.enter(forward), s.hairpin()) {
+	for _, r := range append(s.enter(forward), s.hairpin()...) {
 		r.write(&b, "-A")
 	}
 	for i := range all {
