@@ -82,14 +82,13 @@ func (l *commandLine) devices(names []string) error {
 
 // flagError says in our words what pflag found.
 func flagError(err error) error {
-	var notExist *pflag.NotExistError
-	if errors.As(err, &notExist) && notExist.GetSpecifiedShortnames() == "" {
-		name := notExist.GetSpecifiedName()
-		return unknown("--"+name, name, "--")
-	}
-	var noValue *pflag.ValueRequiredError
-	if errors.As(err, &noValue) {
-		return fmt.Errorf("--%s: want a value after it", noValue.GetSpecifiedName())
+	switch e := err.(type) { // pflag wraps neither
+	case *pflag.NotExistError:
+		if e.GetSpecifiedShortnames() == "" {
+			return unknown("--"+e.GetSpecifiedName(), e.GetSpecifiedName(), "--")
+		}
+	case *pflag.ValueRequiredError:
+		return fmt.Errorf("--%s: want a value after it", e.GetSpecifiedName())
 	}
 	return fmt.Errorf("%w; usage: %s", err, UsageLine)
 }
