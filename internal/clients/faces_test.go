@@ -181,9 +181,9 @@ func TestReloadEvents(t *testing.T) {
 		t.Errorf("subscriptions of before the reload have %d and %d events, want 2", a, b)
 	}
 	l.hears("after the reload", map[string]string{"WANIPConnection PortMappingNumberOfEntries": "2"})
-	if l.said("gone") != 1 || l.said("found") != 2 {
-		t.Error("GUPnP did not see the device go and come")
-	}
+	// A search between the two goodbyes of the start is answered, so GUPnP may
+	// see the device come and go once more.
+	until(t, "GUPnP sees the device go and come", func() bool { return l.said("gone") > 0 && l.said("found") == l.said("gone")+1 })
 
 	h.reload("Advertisements Sent", 3, "igd = auto", "ipv6 = yes")
 	fourth := s.subscribe(young)
