@@ -28,6 +28,7 @@ const (
 
 	maxSubscriptions = 64 // GENA-13
 	maxPerHost       = 16 // GENA-13
+	maxIPv6          = 32 // a host has as many IPv6 addresses as it likes
 	maxFailures      = 3  // in a row, then the subscription ends (GENA-9, INT-3)
 )
 

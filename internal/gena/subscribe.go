@@ -76,13 +76,16 @@ func (p *Publisher) add(s *subscription) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.sweep(time.Now())
-	same := 0
+	same, six := 0, 0
 	for _, other := range p.subs {
 		if other.host == s.host {
 			same++
 		}
+		if other.host.Is6() {
+			six++
+		}
 	}
-	if same >= maxPerHost || len(p.subs) >= maxSubscriptions {
+	if same >= maxPerHost || len(p.subs) >= maxSubscriptions || s.host.Is6() && six >= maxIPv6 {
 		return errFull
 	}
 	p.subs = append(p.subs, s)

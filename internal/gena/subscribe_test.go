@@ -158,6 +158,23 @@ func TestExpiry(t *testing.T) {
 	})
 }
 
+// A host has as many IPv6 addresses as it likes: half of the places are for IPv4.
+func TestLimitOfIPv6(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.run()()
+		from := func(i int) (string, string) {
+			addr := fmt.Sprintf("2001:db8::%x", i)
+			return addr, "CALLBACK: <http://[" + addr + "]:80/>"
+		}
+		for i := 1; i <= 33; i++ {
+			addr, callback := from(i)
+			w.status(addr, map[bool]int{true: 200, false: 503}[i <= 32], "SUBSCRIBE", addr, nt, callback)
+		}
+		w.status("IPv4", 200, "SUBSCRIBE", host, nt, callbackOf(host))
+	})
+}
+
 // GENA-13, GENA-3: limits for a host and for all.
 func TestLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

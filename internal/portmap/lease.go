@@ -22,21 +22,31 @@ func (t *Table) tick() (time.Duration, bool) {
 	defer t.unlock()
 	now := t.now()
 	t.expire(now)
+	if t.awayAt != 0 && t.awayAt <= now {
+		t.ended(t.endAway())
+	}
 	if t.stale && t.retryAt <= now {
 		t.sync()
 	}
 	next := time.Duration(-1)
+	soon := func(at time.Duration) {
+		if next < 0 || at-now < next {
+			next = max(at-now, 0)
+		}
+	}
 	if len(t.leases) > 0 {
-		next = t.leases[0].Deadline - now
+		soon(t.leases[0].Deadline)
 	}
-	if t.stale && (next < 0 || t.retryAt-now < next) {
-		next = t.retryAt - now
+	if t.stale {
+		soon(t.retryAt)
 	}
-	return max(next, 0), next >= 0
+	if t.awayAt != 0 {
+		soon(t.awayAt)
+	}
+	return next, next >= 0
 }
 
-// expire ends the leases that are due. A kernel that refuses does not keep them
-// alive: the mappings are gone from the table, and Run repairs the kernel.
+// expire ends the leases that are due.
 func (t *Table) expire(now time.Duration) {
 	var due []Mapping
 	for len(t.leases) > 0 && t.leases[0].Deadline <= now {
@@ -44,6 +54,12 @@ func (t *Table) expire(now time.Duration) {
 		t.end(e, netip.Addr{}, "Expire", "the lease has ended")
 		due = append(due, e.Mapping)
 	}
+	t.ended(due)
+}
+
+// ended tells the kernel of mappings that the table has ended by itself. One that
+// refuses does not keep them alive: Run repairs it.
+func (t *Table) ended(due []Mapping) {
 	if len(due) == 0 || t.stale { // while a Sync is due, there is nothing to tell but the whole
 		return
 	}

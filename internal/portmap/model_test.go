@@ -19,6 +19,8 @@ import (
 type model struct {
 	list   []portmap.Mapping
 	lans   []netip.Prefix
+	away   map[portmap.Key]bool // pinholes that end at awayAt
+	awayAt time.Duration
 	policy portmap.Policy
 	used   map[uint16]bool
 	update uint32
@@ -26,10 +28,13 @@ type model struct {
 
 // request says what must come of a request that the kernel does not refuse.
 func (m *model) request(req portmap.Request) error {
-	mine, same := 0, false
+	mine, pinholes, same := 0, 0, false
 	for _, o := range m.list {
 		if o.Client == req.Client {
 			mine++
+		}
+		if isPinhole(o) {
+			pinholes++
 		}
 		same = same || o.Key == req.Key
 	}
@@ -41,7 +46,7 @@ func (m *model) request(req portmap.Request) error {
 		return portmap.ErrNotLANHost
 	case isPinhole(req.Mapping) && req.ExternalPort < 1024 && req.From != req.Client:
 		return portmap.ErrDenied // whoever it is
-	case m.policy.Secure && req.From != req.Client && !(isPinhole(req.Mapping) && annAlone(req.From, req.Client)): // PIN-9
+	case m.policy.Secure && req.From != req.Client && !((req.From.Is6() || req.Client.Is6()) && annAlone(req.From, req.Client)): // PIN-9
 		return portmap.ErrNotAuthorized
 	case req.ExternalPort < 1024 || req.InternalPort < 1024:
 		return portmap.ErrDenied
@@ -49,7 +54,7 @@ func (m *model) request(req portmap.Request) error {
 		return portmap.ErrConflict
 	case same:
 		return nil
-	case len(m.list) >= m.policy.MaxMappings || mine >= m.policy.MaxPerClient:
+	case len(m.list) >= m.policy.MaxMappings || isPinhole(req.Mapping) && 2*pinholes >= m.policy.MaxMappings || mine >= m.policy.MaxPerClient:
 		return portmap.ErrFull
 	case m.used[req.ExternalPort] && !isPinhole(req.Mapping):
 		return portmap.ErrInUse
@@ -232,7 +237,12 @@ func (a *actor) step() {
 	default:
 		a.w.Sync()
 	}
-	a.m.drop(func(o portmap.Mapping) bool { return o.Deadline <= a.now() })
+	a.m.drop(a.over)
+}
+
+// over reports whether a mapping has ended by now.
+func (a *actor) over(o portmap.Mapping) bool {
+	return o.Deadline <= a.now() || a.m.away[o.Key] && a.m.awayAt <= a.now()
 }
 
 // compare holds table, model and, once it had time for repairs, the kernel
@@ -293,13 +303,13 @@ func TestModel(t *testing.T) {
 				w.Sync()
 				w.Sync()
 				after(time.Second)
-				a.m.drop(func(o portmap.Mapping) bool { return o.Deadline <= a.now() })
+				a.m.drop(a.over)
 				a.compare(true)
 				repairs := w.fw.Repairs()
 				// Without failures the kernel follows step by step.
 				for range 20 {
 					pick(a.r, a.mapping, a.mapping, a.unmapping, a.pinhole, a.pinhole, a.byID, a.unmappingRange, func() { after(time.Second) })()
-					a.m.drop(func(o portmap.Mapping) bool { return o.Deadline <= a.now() })
+					a.m.drop(a.over)
 					a.compare(true)
 				}
 				w.Sync()

@@ -141,7 +141,7 @@ func (t *Table) idFor(old *entry) uint16 {
 // something else speaks against the request, that is the error, and nobody is
 // asked.
 func (t *Table) vouch(req *Request) error {
-	if !req.Pinhole.IsValid() || req.Client == req.From || t.sameHost == nil {
+	if !t.unclear(req.Client, req.From) {
 		return nil
 	}
 	t.mu.Lock()
@@ -153,22 +153,32 @@ func (t *Table) vouch(req *Request) error {
 	return err
 }
 
-// ownPinhole finds the pinhole on behalf of the host from, and leaves the table
-// locked: ErrNoEntry, ErrNotAuthorized. vouched says that from is another address
-// of its host.
-func (t *Table) ownPinhole(id uint16, from netip.Addr) (e *entry, vouched bool, err error) {
+// unclear reports whether two addresses may be one host's. Between IPv4 addresses
+// nobody is asked: there the address is the host.
+func (t *Table) unclear(client, from netip.Addr) bool {
+	return client != from && (client.Is6() || from.Is6()) && t.sameHost != nil
+}
+
+// own finds an entry on behalf of the host from, and leaves the table locked:
+// ErrNoEntry, ErrNotAuthorized. vouched says that from is another address of its
+// host.
+func (t *Table) own(find func() *entry, from netip.Addr) (e *entry, vouched bool, err error) {
 	t.mu.Lock()
-	e = t.ids[id]
-	if e != nil && e.Client != from && t.policy.Secure && t.sameHost != nil {
+	e = find()
+	if e != nil && t.policy.Secure && t.unclear(e.Client, from) {
 		client := e.Client
 		t.mu.Unlock()
 		vouched = t.sameHost(client, from)
 		t.mu.Lock()
-		if t.ids[id] != e { // it has ended, and the ID may be another's
-			e, vouched = t.ids[id], false
+		if again := find(); again != e { // it has ended, and its name may be another's
+			e, vouched = again, false
 		}
 	}
 	return e, vouched, t.owns(e, from, vouched)
+}
+
+func (t *Table) ownPinhole(id uint16, from netip.Addr) (e *entry, vouched bool, err error) {
+	return t.own(func() *entry { return t.ids[id] }, from)
 }
 
 // Pinhole finds a pinhole by its UniqueID, on behalf of the host from:
@@ -206,13 +216,32 @@ func (t *Table) DeletePinhole(id uint16, from netip.Addr) error {
 	return t.unmapLocked(e, from, "delete pinhole "+strconv.Itoa(int(id)), err)
 }
 
-// moveAway ends the pinholes to hosts that are on a LAN now and will not be with
-// the network n. The caller makes the kernel follow.
+// awayGrace is for how long a prefix may be away until its pinholes end: a LAN
+// that is made anew has it back in seconds. The kernel closes them at once.
+const awayGrace = 30 * time.Second
+
+// moveAway notes the pinholes to hosts that are on a LAN now and will not be with
+// the network n, and those that are back.
 func (t *Table) moveAway(n Network) {
-	for i := len(t.pinned) - 1; i >= 0; i-- {
-		e := t.pinned[i]
-		if t.network.OnLink(e.Client) && !n.OnLink(e.Client) {
-			t.end(e, netip.Addr{}, "Delete", "its address is no longer on a LAN")
+	for _, e := range t.pinned {
+		switch on := n.OnLink(e.Client); {
+		case on:
+			e.away = false
+		case t.network.OnLink(e.Client):
+			e.away, t.awayAt = true, t.now()+awayGrace
+			t.awaken()
 		}
 	}
+}
+
+// endAway ends the pinholes whose prefix has not come back, and gives them.
+func (t *Table) endAway() (gone []Mapping) {
+	t.awayAt = 0
+	for i := len(t.pinned) - 1; i >= 0; i-- {
+		if e := t.pinned[i]; e.away {
+			t.end(e, netip.Addr{}, "Delete", "its address is no longer on a LAN")
+			gone = append(gone, e.Mapping)
+		}
+	}
+	return gone
 }

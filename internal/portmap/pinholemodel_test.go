@@ -38,10 +38,14 @@ func (a *actor) byID() {
 	if got, err := a.w.Pinhole(id, from); !errors.Is(err, want) || err == nil && got != a.m.list[i] {
 		a.t.Fatalf("Pinhole %d for %v: %+v, %v, want %v", id, from, got, err, want)
 	}
-	if want == nil && a.broken {
+	remove := a.r.IntN(3) == 0
+	switch {
+	case want != nil:
+	case !remove && a.m.away[a.m.list[i].Key]:
+		want = portmap.ErrNotLANHost
+	case a.broken:
 		want = portmap.ErrFirewall
 	}
-	remove := a.r.IntN(3) == 0
 	var err error
 	if remove {
 		err = a.w.DeletePinhole(id, from)
@@ -95,9 +99,19 @@ func (a *actor) unmappingRange() {
 	}
 }
 
-// move changes the network. Pinholes of a prefix that is gone end (PIN-10).
+// move changes the network. Pinholes of a prefix that is gone end 30 seconds later
+// (PIN-10).
 func (a *actor) move() {
+	before := len(a.m.lans)
 	a.m.lans = pick(a.r, home.LANs, home.LANs, home.LANs[:3])
-	a.m.list = slices.DeleteFunc(a.m.list, func(o portmap.Mapping) bool { return o.Pinhole == annl6 && len(a.m.lans) == 3 })
+	gone := before == 4 && len(a.m.lans) == 3
+	if gone || len(a.m.lans) == 4 {
+		a.m.away = map[portmap.Key]bool{}
+	}
+	for _, o := range a.m.list {
+		if gone && o.Pinhole == annl6 {
+			a.m.away[o.Key], a.m.awayAt = true, a.now()+30*time.Second
+		}
+	}
 	a.w.SetNetwork(portmap.Network{External: pick(a.r, home.External, peer1, peer2), LANs: a.m.lans})
 }

@@ -60,12 +60,14 @@ type Table struct {
 	updateID  uint32        // SystemUpdateID
 	stale     bool          // the kernel may differ from the table
 	retryAt   time.Duration // when stale: the next Sync
+	awayAt    time.Duration // when not 0: endAway
 }
 
 type entry struct {
 	Mapping
 	lease  int    // index in leases
 	number uint64 // rises along Table.order and Table.pinned
+	away   bool   // a pinhole to a host that was on a LAN and is not
 }
 
 type portKey struct {
@@ -212,6 +214,10 @@ func (t *Table) free(protocol Protocol, port uint16) error {
 }
 
 func (t *Table) quota(client netip.Addr) error {
+	// A host has as many IPv6 addresses as it likes.
+	if n := (t.policy.MaxMappings + 1) / 2; client.Is6() && len(t.pinned) >= n {
+		return fmt.Errorf("%w: pinholes are at most half of max_mappings = %d", ErrFull, t.policy.MaxMappings)
+	}
 	if n := t.policy.MaxMappings; len(t.order)+len(t.pinned) >= n {
 		return fmt.Errorf("%w: max_mappings = %d", ErrFull, n)
 	}
@@ -224,11 +230,9 @@ func (t *Table) quota(client netip.Addr) error {
 // Unmap ends a mapping on behalf of the host from. Errors: ErrNoEntry,
 // ErrNotAuthorized (another host's mapping, with a secure policy), ErrFirewall.
 func (t *Table) Unmap(k Key, from netip.Addr) error {
-	t.mu.Lock()
+	e, _, err := t.own(func() *entry { return t.find(k) }, from)
 	defer t.unlock()
-	what := fmt.Sprintf("delete %v port %d", k.Protocol, k.ExternalPort)
-	e := t.find(k)
-	return t.unmapLocked(e, from, what, t.owns(e, from, false))
+	return t.unmapLocked(e, from, fmt.Sprintf("delete %v port %d", k.Protocol, k.ExternalPort), err)
 }
 
 // owns says why the host from may not touch the entry, nil when it may. vouched
@@ -317,7 +321,7 @@ func (t *Table) SetPolicy(p Policy) {
 // SetNetwork tells the table where the router now is, and makes the kernel
 // follow if that changed. If the kernel refuses, the error says why, and Run
 // tries again until it does not. Pinholes to addresses that are no longer on a LAN
-// end (SPEC PIN-10).
+// are closed, and end when those are not back soon (SPEC PIN-10).
 func (t *Table) SetNetwork(n Network) error {
 	t.mu.Lock()
 	defer t.unlock()

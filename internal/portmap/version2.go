@@ -20,9 +20,12 @@ const mostInUse = 64
 // 0 wishes none. ErrFull when there is none, ErrDenied when none is permitted,
 // never ErrConflict or ErrInUse.
 func (t *Table) MapAny(req Request) (Mapping, error) {
+	req.Pinhole, req.RemotePort, req.vouched = netip.Addr{}, 0, false
+	if t.unclear(req.Client, req.From) {
+		req.vouched = t.sameHost(req.Client, req.From)
+	}
 	t.mu.Lock()
 	defer t.unlock()
-	req.Pinhole, req.RemotePort, req.vouched = netip.Addr{}, 0, false
 	what := req.wish() + ", or any other port"
 	by, err := t.mapAnyLocked(&req)
 	return t.answer(&req, what, fmt.Sprintf("port %d; %s", req.ExternalPort, by), err)

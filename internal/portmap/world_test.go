@@ -1,6 +1,7 @@
 package portmap_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -90,6 +91,14 @@ func pin(client netip.Addr, port uint16) portmap.Request {
 func annAlone(a, b netip.Addr) bool {
 	all := []netip.Addr{ann, ann6, anna6, annl6}
 	return slices.Contains(all, a) && slices.Contains(all, b)
+}
+
+// after lets time pass and does what is due.
+func (w *world) after(d time.Duration) {
+	w.clock += d
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	w.Run(ctx)
 }
 
 func (w *world) mustMap(req portmap.Request) portmap.Mapping {
