@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/mdlayher/netlink"
@@ -23,12 +24,25 @@ import (
 // ForwardPath has a connection of its own and may run beside the other methods.
 func (f *NFTables) ForwardPath() (warning string, err error) {
 	families := []byte{unix.NFPROTO_IPV4}
-	if f.IPv6 {
+	if f.IPv6 && hasIPv6() {
 		families = append(families, unix.NFPROTO_IPV6)
 	}
 	return inspect(func(conn *netlink.Conn) (string, error) {
 		return refusals(conn, f.layout.uplink, families, kernelChain{})
 	})
+}
+
+// hasIPv6 reports whether the router has an IPv6 address that others can reach:
+// without one nobody opens pinholes.
+func hasIPv6() bool {
+	list, _ := os.ReadFile("/proc/thread-self/net/if_inet6") // no file: no IPv6
+	for _, line := range strings.Split(string(list), "\n") {
+		// address, index, length of the prefix, scope, flags, device
+		if f := strings.Fields(line); len(f) == 6 && f[3] == "00" {
+			return true
+		}
+	}
+	return false
 }
 
 // foreignRefusals leaves out the chain that iptables-nft shows, for it is looked

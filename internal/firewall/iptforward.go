@@ -19,7 +19,7 @@ func (f *IPTables) ForwardPath() (warning string, err error) {
 	warning, err = forwardPath(f.ctx, f.four.path, forwarding{uplink: f.uplink, marked: f.opts.ForwardRules})
 	foreign, _ := foreignRefusals(f.uplink) // an error: there is no nf_tables
 	six := ""
-	if f.six != nil && err == nil {
+	if f.six != nil && err == nil && hasIPv6() {
 		six, err = forwardPath(f.ctx, f.six.path, forwarding{uplink: f.uplink, pinholes: true})
 	}
 	for _, w := range []string{foreign, six} {
