@@ -149,6 +149,7 @@ func run(ctx context.Context, cfg *config.Config, o Options, sys system) (err er
 		Decided: d.journal.Record, Changed: d.changed, SameHost: d.sameHost,
 	})
 	d.restore()
+	d.closePinholes(cfg)
 	defer d.guard()()
 	defer d.workers()()
 	d.deaf = func() {}

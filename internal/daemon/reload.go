@@ -36,6 +36,7 @@ func (d *daemon) reload(known wan.Uplink) *successor {
 			return nil
 		}
 	}
+	d.closePinholes(next)
 	if err := d.replaceFirewall(next); err != nil {
 		d.refuse(err)
 		if s.devices != nil {
@@ -95,6 +96,16 @@ func (d *daemon) replaceFirewall(next *config.Config) error {
 	})
 	d.guard()
 	return nil
+}
+
+// closePinholes ends all of them where cfg has ipv6 = no.
+func (d *daemon) closePinholes(cfg *config.Config) {
+	if cfg.IPv6 {
+		return
+	}
+	if _, err := d.table.Revoke(func(m *portmap.Mapping) bool { return m.Pinhole.IsValid() }, "ipv6 = no"); err != nil {
+		d.Log.Warnf("ipv6 = no: %v", err)
+	}
 }
 
 // replaceFiles changes to the lease file and the control socket of next.
