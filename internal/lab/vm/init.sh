@@ -1,7 +1,8 @@
 #!/bin/busybox sh
 # The first program of the router in a box: devices, modules, addresses; then it
 # runs what comes in by a port of the machine, one line for each command, and
-# answers each with one line. vm.go says how.
+# answers each with one line. What comes in by a second port goes back at once.
+# vm.go says how.
 
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 /bin/busybox mount -t proc proc /proc
@@ -56,9 +57,10 @@ ip addr add "$LAN/24" broadcast + dev "$LANDEV"
 ip addr add "$WAN/24" broadcast + dev "$WANDEV"
 ip route add default via "$INTERNET"
 
-port=/dev/vport0p1
-await 300 "$port" "[ -e $port ]"
+port=/dev/vport0p1 pulse=/dev/vport0p2
+await 300 "$pulse" "[ -e $port ] && [ -e $pulse ]"
 await 300 "carrier of lan0" 'grep -q 1 /sys/class/net/lan0/carrier'
+while read -r line; do echo "$line"; done <>"$pulse" >&0 &
 exec 3<>"$port"
 exec <&3 >&3 3<&-
 echo ready

@@ -16,17 +16,17 @@ const mappings, timed = 100, 50
 
 // measured is what a daemon needs in the virtual machine.
 type measured struct {
-	program, firewall string
-	empty, full       int           // VmRSS in kB without mappings and with mappings
-	add               time.Duration // the median of timed times AddPortMapping
+	Program, Firewall string
+	Empty, Full       int           // VmRSS in kB without mappings and with mappings
+	Add               time.Duration // the median of timed times AddPortMapping
 }
 
 // measure measures a running daemon, whose process id is in a file.
 func (w *world) measure(program, pidFile string) (m measured) {
 	w.t.Helper()
-	m = measured{program: program, firewall: w.firewall}
+	m = measured{Program: program, Firewall: w.firewall}
 	c := w.Client(1)
-	m.empty = w.resident(pidFile)
+	m.Empty = w.resident(pidFile)
 	var took []time.Duration
 	for n := range mappings {
 		began := time.Now()
@@ -38,10 +38,10 @@ func (w *world) measure(program, pidFile string) (m measured) {
 			w.t.Logf("%s: AddPortMapping %d took %v", program, n, took[n])
 		}
 	}
-	m.full = w.resident(pidFile)
+	m.Full = w.resident(pidFile)
 	took = took[:timed]
 	slices.Sort(took)
-	m.add = took[len(took)/2]
+	m.Add = took[len(took)/2]
 	for _, port := range []int{20000, 20000 + mappings - 1} {
 		if got := w.Reaches("TCP", port); got != 1 {
 			w.t.Errorf("%s: port %d reaches host %d, want 1", program, port, got)
@@ -127,7 +127,7 @@ func table(all []measured) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "vm: %-16s %-10s %8s %18s %15s\n", "firewall", "daemon", "RSS, kB", strconv.Itoa(mappings)+" mappings, kB", "AddPortMapping")
 	for _, m := range all {
-		fmt.Fprintf(&b, "vm: %-16s %-10s %8d %18d %15v\n", m.firewall, m.program, m.empty, m.full, m.add.Round(100*time.Microsecond))
+		fmt.Fprintf(&b, "vm: %-16s %-10s %8d %18d %15v\n", m.Firewall, m.Program, m.Empty, m.Full, m.Add.Round(100*time.Microsecond))
 	}
 	return b.String()
 }

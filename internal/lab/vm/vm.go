@@ -4,7 +4,8 @@
 //
 // The machine is controlled by a virtio port: a command is one line, its number
 // and a shell script in base64; the answer is one line, the number, the exit status
-// and what the script printed in base64.
+// and what the script printed in base64. By a second port the machine sends back
+// what it gets, also while a command runs.
 package vm
 
 import (
@@ -32,6 +33,11 @@ const (
 	// bootTimeout bounds the start, commandTimeout every command.
 	bootTimeout    = 90 * time.Second
 	commandTimeout = 150 * time.Second
+	// commandQuiet is how long a command may take before the machine is asked for a
+	// sign of life, which it has pulseTimeout to give: a busy machine takes
+	// milliseconds, on a busy host seconds.
+	commandQuiet = 10 * time.Second
+	pulseTimeout = 30 * time.Second
 	// attempts is how often a machine that does not come up is started: on a busy
 	// one the kernel may wait long for a flag that the emulated clock chip shows
 	// for 0.2 ms a second.
@@ -56,9 +62,12 @@ type Router struct {
 	off     bool
 	in      io.WriteCloser
 	answers chan string // closed at the end of the machine
+	pulse   *os.File    // the second port
+	monitor *os.File    // the emulator's own
 	console string      // the file with what the kernel says
 	mu      sync.Mutex  // one command at a time
 	number  int         // of the last command
+	dead    error       // how the machine was found to stand still
 }
 
 // Packages returns the directory with Debian's unpacked packages for mipsel,
@@ -119,8 +128,10 @@ func powerOn(l *lab.Lab, kernel, initramfs, console string) (*Router, error) {
 	// kernel would at times lie where the emulator has put the file system.
 	r.cmd = l.Router.Command(ctx, "qemu-system-mipsel",
 		"-machine", "malta", "-cpu", "24Kc", "-m", strconv.Itoa(memory), "-nodefaults", "-no-reboot",
-		"-display", "none", "-monitor", "none", "-serial", "file:"+r.console,
+		"-display", "none", "-serial", "file:"+r.console,
 		"-device", "virtio-serial-pci", "-chardev", "stdio,id=control,signal=off", "-device", "virtserialport,chardev=control",
+		"-chardev", "socket,id=pulse,fd=3", "-device", "virtserialport,chardev=pulse",
+		"-chardev", "socket,id=monitor,fd=4", "-mon", "monitor",
 		"-kernel", kernel, "-initrd", initramfs, "-append", "console=ttyS0 panic=-1 nokaslr rootfstype=ramfs",
 		"-netdev", "tap,id=lan,ifname=tap-lan,script=no,downscript=no", "-device", "virtio-net-pci,netdev=lan,romfile=,mac="+lanCard,
 		"-netdev", "tap,id=wan,ifname=tap-wan,script=no,downscript=no", "-device", "virtio-net-pci,netdev=wan,romfile=,mac="+wanCard)
@@ -155,6 +166,8 @@ func (r *Router) PowerOff() {
 	r.cancel()
 	for range r.answers { // until it has ended
 	}
+	r.pulse.Close()
+	r.monitor.Close()
 	_ = r.cmd.Wait() // it was killed
 }
 
@@ -195,6 +208,14 @@ func (r *Router) start() error {
 		return err
 	}
 	r.cmd.Stderr = os.Stderr
+	for _, ours := range []**os.File{&r.pulse, &r.monitor} {
+		var theirs *os.File
+		if *ours, theirs, err = pair(); err != nil {
+			return err
+		}
+		defer theirs.Close()
+		r.cmd.ExtraFiles = append(r.cmd.ExtraFiles, theirs)
+	}
 	if err := r.cmd.Start(); err != nil {
 		return fmt.Errorf("start qemu-system-mipsel (scripts/setup.sh installs it): %w", err)
 	}
@@ -221,15 +242,19 @@ func (r *Router) next(timeout time.Duration) (string, error) {
 		}
 		return line, nil
 	case <-time.After(timeout):
-		return "", fmt.Errorf("no answer of the virtual machine within %v", timeout)
+		return "", fmt.Errorf("%w within %v", errSilent, timeout)
 	}
 }
 
 // Sh runs a shell script in the machine and returns what it printed on both
-// outputs. The error says how it failed, and with which words.
+// outputs. The error says how it failed, and with which words; it is errStill when
+// the machine has come to a stop.
 func (r *Router) Sh(script string) (string, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.dead != nil {
+		return "", r.dead
+	}
 	r.number++
 	if _, err := fmt.Fprintln(r.in, r.number, base64.StdEncoding.EncodeToString([]byte(script))); err != nil {
 		return "", fmt.Errorf("in the virtual machine: %s: %w", script, err)
@@ -249,15 +274,24 @@ func (r *Router) Sh(script string) (string, error) {
 	return string(out), nil
 }
 
-// answer waits for that to the last command, past those that came too late.
+// answer waits for that to the last command, past those that came too late, and no
+// longer than the machine lives.
 func (r *Router) answer() (string, error) {
-	for {
-		line, err := r.next(commandTimeout)
-		if err != nil {
+	for end := time.Now().Add(commandTimeout); ; {
+		line, err := r.next(commandQuiet)
+		switch {
+		case err == nil:
+			if text, ok := strings.CutPrefix(line, strconv.Itoa(r.number)+" "); ok {
+				return text, nil
+			}
+		case !errors.Is(err, errSilent):
 			return "", err
-		}
-		if text, ok := strings.CutPrefix(line, strconv.Itoa(r.number)+" "); ok {
-			return text, nil
+		case !r.lives() && len(r.answers) == 0:
+			r.dead = fmt.Errorf("%w: no answer, nor a sign of life within %v; now it is %s",
+				errStill, commandQuiet+pulseTimeout, time.Now().Format(time.TimeOnly))
+			return "", r.dead
+		case time.Now().After(end):
+			return "", fmt.Errorf("%w within %v, but it lives", errSilent, commandTimeout)
 		}
 	}
 }

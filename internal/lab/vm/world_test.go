@@ -39,23 +39,23 @@ type world struct {
 	vm       *Router
 	firewall string // lab.Nftables, or a program of iptables
 	before   string // the rules without the daemon
+	faulty   bool   // something failed, and the machine answered later
 }
 
 // raise makes a home, and boots its router.
-func raise(t *testing.T, firewall string) *world {
-	t.Helper()
-	w := &world{Home: home.Start(t), t: t, firewall: firewall}
+func (w *world) raise() {
+	w.t.Helper()
+	w.Home = home.Start(w.t)
 	w.Slow = 3 * time.Second
 	var err error
 	if w.packages, err = Packages(checkout); err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
-	w.system = openWrt(t)
-	if peer := peers[firewall]; peer != "" {
+	w.system = openWrt(w.t)
+	if peer := peers[w.firewall]; peer != "" {
 		w.system.Programs["usr/sbin/miniupnpd"] = filepath.Join(w.packages, peer, "usr/sbin/miniupnpd")
 	}
 	w.boot()
-	return w
 }
 
 // openWrt is a small one with the package, and with the same stand-ins for uci, procd
@@ -124,6 +124,7 @@ func (w *world) sh(format string, args ...any) string {
 	w.t.Helper()
 	script, began := fmt.Sprintf(format, args...), time.Now()
 	out := w.vm.Run(w.t, script)
+	w.faulty = w.faulty || w.t.Failed()
 	if took := time.Since(began); took > 10*time.Second {
 		w.t.Logf("%.200s took %v", script, took)
 	}
