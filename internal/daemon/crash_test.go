@@ -206,6 +206,16 @@ func (c *crasher) load(life time.Duration, early, aimed bool, kill func()) {
 			}
 		}()
 	}
+	var late atomic.Int64
+	working.Add(1)
+	go func() {
+		defer working.Done()
+		for !dead.Load() {
+			if d := stall(); d > 0 {
+				late.Add(int64(d))
+			}
+		}
+	}()
 	began := time.Now()
 	time.Sleep(life)
 	if aimed {
@@ -215,7 +225,7 @@ func (c *crasher) load(life time.Duration, early, aimed bool, kill func()) {
 	killed := time.Now()
 	kill()
 	if info, err := os.Stat(c.file(leasesPath)); err == nil {
-		c.killed = fmt.Sprintf("life %v, real %v, file written %v before", life, killed.Sub(began), killed.Sub(info.ModTime()))
+		c.killed = fmt.Sprintf("life %v, real %v, file written %v before; the machine stood still for %v", life, killed.Sub(began), killed.Sub(info.ModTime()), time.Duration(late.Load()))
 		for _, line := range strings.Split(c.daemon.Log(), "\n") {
 			if strings.Contains(line, "leases") && !strings.Contains(line, "Map") {
 				c.killed += "\n" + line
@@ -224,8 +234,21 @@ func (c *crasher) load(life time.Duration, early, aimed bool, kill func()) {
 	}
 	working.Wait()
 	for _, client := range c.clients {
-		c.certain += client.crashed(killed)
+		c.certain += client.crashed(killed, lossTime+time.Duration(late.Load()))
 	}
+}
+
+// stall sleeps a little and says for how long the machine had no time for it: a
+// busy one gives the daemon none either, and the second is not over. Less than a
+// tenth of a second does not count.
+func stall() time.Duration {
+	const nap, much = 5 * time.Millisecond, 100 * time.Millisecond
+	began := time.Now()
+	time.Sleep(nap)
+	if d := time.Since(began) - nap; d > much {
+		return d
+	}
+	return 0
 }
 
 // reached tries ports from the internet.

@@ -148,13 +148,14 @@ func (c *crashClient) note(k portmap.Key, s mapState, err error) {
 	c.told[k] = append(c.told[k], answer{time.Now(), s, err == nil})
 }
 
-// crashed works out what each key may be after a kill at that time, and says for
-// how many of those that have changed there is no doubt.
-func (c *crashClient) crashed(at time.Time) (certain int) {
+// crashed works out what each key may be after a kill at that time, when what is
+// older than loss is sure, and says for how many of those that have changed there
+// is no doubt.
+func (c *crashClient) crashed(at time.Time, loss time.Duration) (certain int) {
 	for k, told := range c.told {
 		may := c.may[k]
 		for _, a := range told {
-			if a.sure && at.Sub(a.at) > lossTime {
+			if a.sure && at.Sub(a.at) > loss {
 				may = nil
 				certain++
 			}
