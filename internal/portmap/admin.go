@@ -39,7 +39,7 @@ func (t *Table) restorable(m *Mapping, now time.Duration) error {
 	} else if old != nil {
 		return errTwice
 	}
-	if err := t.quota(m.Client); err != nil {
+	if err := t.quota(m); err != nil {
 		return err
 	}
 	if !m.Pinhole.IsValid() {

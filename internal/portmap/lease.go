@@ -154,8 +154,13 @@ func (t *Table) listOf(m *Mapping) *[]*entry {
 
 func (k *Key) portKey() portKey { return portKey{k.Protocol, k.ExternalPort, k.Pinhole} }
 
+func (k portKey) plus(n uint16) portKey {
+	k.port += n
+	return k
+}
+
 func (t *Table) insert(e *entry) {
-	k, list := e.portKey(), t.listOf(&e.Mapping)
+	list := t.listOf(&e.Mapping)
 	t.touch(&e.Mapping)
 	t.added++
 	e.number = t.added
@@ -165,27 +170,55 @@ func (t *Table) insert(e *entry) {
 	if e.ID != 0 {
 		t.ids[e.ID] = e
 	}
-	t.ports[k] = append(t.ports[k], e)
-	t.perClient[e.Client]++
+	t.index(e)
 	heap.Push(&t.leases, e)
 }
 
 func (t *Table) remove(e *entry) {
 	t.touch(&e.Mapping)
-	k, list := e.portKey(), t.listOf(&e.Mapping)
+	list := t.listOf(&e.Mapping)
 	i, _ := slices.BinarySearchFunc(*list, e.number, func(e *entry, n uint64) int { return cmp.Compare(e.number, n) })
 	t.records.Lock()
 	*list = slices.Delete(*list, i, i+1)
 	t.records.Unlock()
 	delete(t.ids, e.ID)
-	i = slices.Index(t.ports[k], e)
-	if t.ports[k] = slices.Delete(t.ports[k], i, i+1); len(t.ports[k]) == 0 {
-		delete(t.ports, k)
+	t.unindex(e)
+	heap.Remove(&t.leases, e.lease)
+}
+
+// index makes the entry found by each of its external ports, and by each of its
+// client's.
+func (t *Table) index(e *entry) {
+	t.total += e.count()
+	t.perClient[e.Client] += e.count()
+	for _, k := range e.portKeys() {
+		t.ports[k] = append(t.ports[k], e)
 	}
-	if t.perClient[e.Client]--; t.perClient[e.Client] == 0 {
+}
+
+func (t *Table) unindex(e *entry) {
+	t.total -= e.count()
+	if t.perClient[e.Client] -= e.count(); t.perClient[e.Client] == 0 {
 		delete(t.perClient, e.Client)
 	}
-	heap.Remove(&t.leases, e.lease)
+	for _, k := range e.portKeys() {
+		i := slices.Index(t.ports[k], e)
+		if t.ports[k] = slices.Delete(t.ports[k], i, i+1); len(t.ports[k]) == 0 {
+			delete(t.ports, k)
+		}
+	}
+}
+
+// portKeys gives the places of an entry in Table.ports. Those of a pinhole are the
+// same outside and inside.
+func (m *Mapping) portKeys() (all []portKey) {
+	for i := range uint16(m.count()) {
+		if !m.Pinhole.IsValid() {
+			all = append(all, m.portKey().plus(i))
+		}
+		all = append(all, portKey{m.Protocol, m.InternalPort + i, m.Client})
+	}
+	return all
 }
 
 func (t *Table) list() []Mapping {
@@ -249,9 +282,13 @@ func cleanDescription(s string) string {
 	return s[:cut]
 }
 
-func hostOrAny(a netip.Addr) string {
-	if !a.IsValid() {
+// hostOrAny gives the remote host, "*" for any.
+func hostOrAny(k Key) string {
+	switch {
+	case !k.RemoteHost.IsValid():
 		return "*"
+	case k.RemoteBits != 0:
+		return k.Remote().String()
 	}
-	return a.String()
+	return k.RemoteHost.String()
 }

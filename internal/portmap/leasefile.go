@@ -19,10 +19,10 @@ import (
 
 // LeaseFile keeps mappings for the next run, one line each:
 //
-//	CHECK PROTO PORT REMOTE PORT CLIENT PORT STATE ORIGIN OWNER NONCE ID DEADLINE LEFT EXPIRY DESCRIPTION
+//	CHECK PROTO PORT REMOTE PORT CLIENT PORT PORTS STATE ORIGIN OWNER NONCE ID DEADLINE LEFT EXPIRY DESCRIPTION
 //
-// with "-" for nothing, and 0 for a remote port or an ID that is none. A CLIENT of
-// IPv6 has a pinhole, any other a port mapping. CHECK is the CRC-32 of what follows it: a damaged line
+// with "-" for nothing, and 0 for a remote port or an ID that is none, or PORTS that
+// are one. REMOTE is an address, or a prefix as in 192.0.2.0/24. A CLIENT of IPv6 has a pinhole, any other a port mapping. CHECK is the CRC-32 of what follows it: a damaged line
 // must not open another port. DEADLINE is in milliseconds on the boot clock of
 // the boot that the first line names, LEFT in seconds, for another boot. EXPIRY
 // is for people: no lease depends on the wall clock. The description is last and
@@ -35,7 +35,7 @@ type LeaseFile struct {
 
 const (
 	leaseFile  = "upnpd leases "
-	leaseHead  = leaseFile + "2, boot "
+	leaseHead  = leaseFile + "3, boot "
 	leaseState = "on"
 	// Bounds of what is read, and of the faults that are told one by one.
 	leaseLine   = 1024
@@ -84,7 +84,7 @@ func (f *LeaseFile) Read(most int) (all []Mapping, bad []error, err error) {
 				continue
 			}
 			if strings.HasPrefix(head, leaseFile) {
-				return nil, []error{fmt.Errorf("%s: %q is not format 2: none of it is read", f.Path, head)}, nil
+				return nil, []error{fmt.Errorf("%s: %q is not format 3: none of it is read", f.Path, head)}, nil
 			}
 		}
 		var m Mapping
@@ -178,6 +178,18 @@ func (f *fields) addr() netip.Addr {
 	return a
 }
 
+// remote reads an address or a prefix that is more than one.
+func (f *fields) remote() (netip.Addr, uint8) {
+	if text, _, _ := strings.Cut(f.rest, " "); !strings.Contains(text, "/") {
+		return f.addr(), 0
+	}
+	p, err := netip.ParsePrefix(f.next())
+	if err != nil || p.Bits() == 0 {
+		f.fail("no prefix")
+	}
+	return p.Addr(), uint8(p.Bits())
+}
+
 func (f *LeaseFile) parse(line string, sameBoot bool) (m Mapping, err error) {
 	text, err := checked(line)
 	if err != nil {
@@ -188,8 +200,10 @@ func (f *LeaseFile) parse(line string, sameBoot bool) (m Mapping, err error) {
 	if m.Protocol, ok = ParseProtocol(in.next()); !ok {
 		in.fail("no protocol")
 	}
-	m.ExternalPort, m.RemoteHost, m.RemotePort = uint16(in.number(16)), in.addr(), uint16(in.number(16))
-	m.Client, m.InternalPort = in.addr(), uint16(in.number(16))
+	m.ExternalPort = uint16(in.number(16))
+	m.RemoteHost, m.RemoteBits = in.remote()
+	m.RemotePort, m.Client = uint16(in.number(16)), in.addr()
+	m.InternalPort, m.Ports = uint16(in.number(16)), uint16(in.number(16))
 	if m.Client.Is6() {
 		m.Pinhole = m.Client
 	}
@@ -255,7 +269,10 @@ func (f *LeaseFile) Write(all []Mapping) error {
 }
 
 func format(m *Mapping, now time.Duration, wall time.Time) string {
-	state, nonce := "off", "-"
+	state, nonce, remote := "off", "-", addrOrNone(m.RemoteHost)
+	if m.RemoteBits != 0 {
+		remote = m.Remote().String()
+	}
 	if m.Enabled {
 		state = leaseState
 	}
@@ -263,8 +280,8 @@ func format(m *Mapping, now time.Duration, wall time.Time) string {
 		nonce = hex.EncodeToString(m.Nonce[:])
 	}
 	left := max(m.Deadline-now, 0)
-	return fmt.Sprintf("%v %d %s %d %v %d %s %v %s %s %d %d %d %s %s", m.Protocol, m.ExternalPort, addrOrNone(m.RemoteHost), m.RemotePort,
-		m.Client, m.InternalPort, state, m.Origin, addrOrNone(m.Owner), nonce, m.ID,
+	return fmt.Sprintf("%v %d %s %d %v %d %d %s %v %s %s %d %d %d %s %s", m.Protocol, m.ExternalPort, remote, m.RemotePort,
+		m.Client, m.InternalPort, m.Ports, state, m.Origin, addrOrNone(m.Owner), nonce, m.ID,
 		m.Deadline/time.Millisecond, (left+time.Second-1)/time.Second, wall.Add(left).Format(time.RFC3339), m.Description)
 }
 

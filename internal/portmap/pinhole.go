@@ -10,13 +10,23 @@ import (
 // sound checks that a mapping is all IPv4, or a pinhole and all IPv6. The kernel
 // would refuse another, and with it all that come in the same change.
 func (m *Mapping) sound() error {
-	six := m.Pinhole.IsValid()
+	six, pcp := m.Pinhole.IsValid(), m.Origin == PCP
 	if !routed(m.Client, six) {
 		return fmt.Errorf("%w: %v", ErrNotLANHost, m.Client)
 	}
-	if m.RemoteHost.IsValid() && !routed(m.RemoteHost, six) ||
-		six && (m.Pinhole != m.Client || m.ExternalPort != m.InternalPort) || !six && m.RemotePort != 0 {
+	if m.RemoteBits != 0 {
+		p := m.Remote()
+		if !pcp || !p.IsValid() || p.IsSingleIP() || p.Masked() != p || p.Addr().Is4() == six || p.Addr().Is4In6() {
+			return errMixed
+		}
+	} else if m.RemoteHost.IsValid() && !routed(m.RemoteHost, six) {
 		return errMixed
+	}
+	if six && (m.Pinhole != m.Client || m.ExternalPort != m.InternalPort) || !six && m.RemotePort != 0 && !pcp {
+		return errMixed
+	}
+	if m.Ports != 0 && (!pcp || m.Ports > MaxPorts || max(int(m.ExternalPort), int(m.InternalPort))+m.count() > 1<<16) {
+		return errNoPort
 	}
 	return nil
 }
@@ -32,14 +42,7 @@ func routed(a netip.Addr, six bool) bool {
 
 // pinhole is String for a pinhole.
 func (m *Mapping) pinhole() string {
-	from := "any"
-	if m.RemoteHost.IsValid() {
-		from = m.RemoteHost.String()
-	}
-	if m.RemotePort != 0 {
-		from += " port " + strconv.Itoa(int(m.RemotePort))
-	}
-	return fmt.Sprintf("%v port %d of %v from %s", m.Protocol, m.ExternalPort, m.Pinhole, from)
+	return fmt.Sprintf("%s of %v from %s", m.external(), m.Pinhole, m.remote())
 }
 
 // wish says what a request asks for.
@@ -67,7 +70,7 @@ func (t *Table) logMade(m *Mapping, lease time.Duration) {
 		return
 	}
 	t.logf("AddPortMap: RemoteHost: %s Prot: %v ExtPort: %d Int: %v.%d Lease: %d s Desc: %q",
-		hostOrAny(m.RemoteHost), m.Protocol, m.ExternalPort, m.Client, m.InternalPort, seconds, m.Description)
+		hostOrAny(m.Key), m.Protocol, m.ExternalPort, m.Client, m.InternalPort, seconds, m.Description)
 }
 
 // logEnd writes the line of a mapping's end, which is "Delete" or "Expire".
@@ -90,6 +93,9 @@ func (t *Table) logEnd(m *Mapping, end, why string) {
 // that asked for it or by the table's own decision.
 func (t *Table) end(e *entry, from netip.Addr, end, why string) {
 	t.remove(e)
+	if end == "Delete" {
+		t.hold(&e.Mapping)
+	}
 	said := ""
 	if end == "Delete" && !from.IsValid() {
 		said = " (" + why + ")"

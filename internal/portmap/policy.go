@@ -18,7 +18,14 @@ type Policy struct {
 	// DefaultLease is what a host gets that asks for lease 0.
 	DefaultLease DefaultLease
 	// MaxMappings and MaxPerClient bound the table and one client's share.
+	// Of a PORT_SET, each port counts.
 	MaxMappings, MaxPerClient int
+	// MinLease is the shortest lease that PCP grants (SPEC MAP-9). The Table
+	// leaves it to its caller.
+	MinLease time.Duration
+	// SameHostNonce: PCP's nonce need not be right, if the request comes from the
+	// host that made the mapping (SPEC INT-20).
+	SameHostNonce bool
 }
 
 // Rule allows or denies mappings.
@@ -120,16 +127,23 @@ func (p *Policy) allow(req *Request) (by string, err error) {
 	if req.ExternalPort == 0 {
 		return "", errNoPort
 	}
-	allowed, r, _ := p.verdict(req, req.ExternalPort)
-	switch {
-	case allowed && r != nil:
-		return "rule: " + r.Text, nil
-	case allowed:
-		return "default: ports from 1024 on", nil
-	case r != nil:
-		return "", fmt.Errorf("%w: %s", ErrDenied, r.Text)
+	for one := *req; int(one.InternalPort) < int(req.InternalPort)+req.count(); one.InternalPort++ {
+		allowed, r, _ := p.verdict(&one, req.ExternalPort+one.InternalPort-req.InternalPort)
+		switch {
+		case allowed && r != nil:
+			by = "rule: " + r.Text
+		case allowed:
+			by = "default: ports from 1024 on"
+		case r != nil:
+			return "", fmt.Errorf("%w: %s", ErrDenied, r.Text)
+		default:
+			return "", fmt.Errorf("%w: ports below 1024 need an allow rule", ErrDenied)
+		}
+		if one.InternalPort == 65535 {
+			break
+		}
 	}
-	return "", fmt.Errorf("%w: ports below 1024 need an allow rule", ErrDenied)
+	return by, nil
 }
 
 // errNoPort and errMixed are for what is neither a mapping nor a pinhole, whoever

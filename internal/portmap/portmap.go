@@ -78,7 +78,20 @@ type Key struct {
 	// port, without translation: Client and InternalPort say the same. The zero
 	// Addr: the port is one of the uplink's IPv4 address.
 	Pinhole    netip.Addr
-	RemotePort uint16 // of a pinhole; 0: any
+	RemotePort uint16 // of a pinhole, or of a mapping by PCP; 0: any
+	// RemoteBits is the length of RemoteHost's prefix where PCP's FILTER names
+	// more than one host (SPEC MAP-13). RemoteHost is masked then. 0: it is one
+	// host, or any.
+	RemoteBits uint8
+}
+
+// Remote gives the hosts that a mapping is for; the zero Prefix: any.
+func (k Key) Remote() netip.Prefix {
+	bits := int(k.RemoteBits)
+	if bits == 0 {
+		bits = k.RemoteHost.BitLen()
+	}
+	return netip.PrefixFrom(k.RemoteHost, bits)
 }
 
 // Mapping is one port that the router forwards to a LAN host, or a pinhole: one
@@ -94,7 +107,16 @@ type Mapping struct {
 	Origin       Origin
 	Owner        netip.Addr // the host that asked for it
 	Nonce        [12]byte   // PCP's proof of who may change it (RFC 6887, section 11.1)
+	// Ports is the size of a PORT_SET (SPEC MAP-16): so many ports from
+	// ExternalPort and InternalPort on, with one lease. 0: one port.
+	Ports uint16
 }
+
+// MaxPorts is the largest PORT_SET that is given.
+const MaxPorts = 64
+
+// count is the number of ports.
+func (m *Mapping) count() int { return max(1, int(m.Ports)) }
 
 // MaxDescription is the longest description kept, in bytes (SPEC WIP-24).
 const MaxDescription = 256
@@ -105,10 +127,30 @@ func (m Mapping) String() string {
 		return m.pinhole()
 	}
 	from := ""
-	if m.RemoteHost.IsValid() {
-		from = " from " + m.RemoteHost.String()
+	if m.RemoteHost.IsValid() || m.RemotePort != 0 {
+		from = " from " + m.remote()
 	}
-	return fmt.Sprintf("%v port %d%s to %v port %d", m.Protocol, m.ExternalPort, from, m.Client, m.InternalPort)
+	return fmt.Sprintf("%s%s to %v port %d", m.external(), from, m.Client, m.InternalPort)
+}
+
+// external is the protocol and the external ports, for people.
+func (m *Mapping) external() string {
+	if m.count() > 1 {
+		return fmt.Sprintf("%v ports %d to %d", m.Protocol, m.ExternalPort, int(m.ExternalPort)+m.count()-1)
+	}
+	return fmt.Sprintf("%v port %d", m.Protocol, m.ExternalPort)
+}
+
+// remote is where connections may come from, for people.
+func (k *Key) remote() string {
+	from := hostOrAny(*k)
+	if from == "*" {
+		from = "any"
+	}
+	if k.RemotePort != 0 {
+		from += fmt.Sprintf(" port %d", k.RemotePort)
+	}
+	return from
 }
 
 // Request is a host's wish for a mapping.
@@ -116,6 +158,13 @@ type Request struct {
 	Mapping               // Deadline and Owner are ignored
 	Lease   time.Duration // wished; 0 means as long as the policy gives
 	From    netip.Addr    // the host that asks; a link-local address has its LAN device as zone
+
+	// For MapInternal:
+
+	Prefer        bool // PREFER_FAILURE: this ExternalPort or none
+	Parity        bool // of a PORT_SET: odd ports to odd ones, if possible
+	NoFilter      bool // FILTER with prefix length 0: what a mapping is filtered by ends; a filter in Key takes its place
+	NoDescription bool // DESCRIPTION of length 0: what a mapping is described by ends
 
 	vouched bool // From is another address of Client's host
 }
@@ -186,6 +235,15 @@ var (
 	ErrFull          = errors.New("too many mappings")
 	ErrNoEntry       = errors.New("no such mapping")
 	ErrFirewall      = errors.New("the kernel refused the change")
+
+	// ErrQuota is the ErrFull of one client.
+	ErrQuota = fmt.Errorf("%w", ErrFull)
+	// ErrNonce: the mapping is there, but not by this nonce (SPEC MAP-3).
+	ErrNonce = errors.New("it was made by another nonce or protocol")
+	// ErrCannotProvide: not with this external port (SPEC MAP-5, MAP-6).
+	ErrCannotProvide = errors.New("the wished external port cannot be given")
+	// ErrFilters: a mapping has one filter at most (SPEC MAP-13: EXCESSIVE_REMOTE_PEERS).
+	ErrFilters = errors.New("it has another filter")
 )
 
 // Why a mapping of an earlier run does not come back.

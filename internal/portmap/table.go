@@ -49,9 +49,11 @@ type Table struct {
 	order     []*entry             // as added: what GetGenericPortMappingEntry counts
 	pinned    []*entry             // the pinholes, as added
 	added     uint64               // entries ever
-	ports     map[portKey][]*entry // those that share a port differ in where from
+	ports     map[portKey][]*entry // by external ports, and by those of the clients; those that share an external port differ in where from
+	held      map[portKey]hold     // what nobody else gets yet
 	ids       map[uint16]*entry    // the pinholes by their UniqueID
 	lastID    uint16               // the newest UniqueID
+	total     int                  // ports mapped
 	perClient map[netip.Addr]int
 	leases    leaseHeap
 	refusals  refusals
@@ -73,7 +75,7 @@ type entry struct {
 type portKey struct {
 	protocol Protocol
 	port     uint16
-	host     netip.Addr // Key.Pinhole: any number of hosts may have one pinned
+	host     netip.Addr // the zero Addr: ours; or the client, whose own port it is
 }
 
 // New makes an empty table. The firewall is told nothing yet: SetNetwork does.
@@ -83,6 +85,7 @@ func New(c Config) *Table {
 		sameHost: c.SameHost, decided: c.Decided, observer: c.Changed,
 		wake:      make(chan struct{}, 1),
 		ports:     map[portKey][]*entry{},
+		held:      map[portKey]hold{},
 		ids:       map[uint16]*entry{},
 		lastID:    uint16(rand.Uint32()), // nobody holds an ID of an earlier run for one of this
 		perClient: map[netip.Addr]int{},
@@ -162,9 +165,11 @@ func (t *Table) grant(req *Request, old *entry) error {
 		t.insert(&entry{Mapping: *m})
 	} else {
 		before := old.Mapping
+		t.unindex(old)
 		t.records.Lock()
 		old.Mapping = *m
 		t.records.Unlock()
+		t.index(old)
 		t.leases.moved(old)
 		t.touch(m)
 		if before.Deadline = m.Deadline; before == *m { // a renewal is no news
@@ -180,13 +185,19 @@ func (t *Table) grant(req *Request, old *entry) error {
 // hosts; two clients never share one.
 func (t *Table) conflict(req *Request) (*entry, error) {
 	var same *entry
-	for _, e := range t.ports[req.portKey()] {
-		if e.Client != req.Client {
-			return nil, fmt.Errorf("%w: %v has %v port %d for another %v s", ErrConflict,
-				e.Client, e.Protocol, e.ExternalPort, int(t.remaining(e.Mapping)/time.Second))
+	for i := range uint16(req.count()) {
+		k := req.portKey().plus(i)
+		if err := t.reserved(k, req); err != nil {
+			return nil, err
 		}
-		if e.Key == req.Key {
-			same = e
+		for _, e := range t.ports[k] {
+			switch {
+			case e.Key == req.Key && e.Client == req.Client && (e.Origin != PCP || req.Origin == PCP):
+				same = e
+			case e.Client != req.Client || e.excludes(&req.Mapping):
+				return nil, fmt.Errorf("%w: %v has %s for another %v s", ErrConflict,
+					e.Client, e.external(), int(t.remaining(e.Mapping)/time.Second))
+			}
 		}
 	}
 	return same, nil
@@ -195,7 +206,7 @@ func (t *Table) conflict(req *Request) (*entry, error) {
 // room checks what only a new mapping must pass: quotas, and the ports of the
 // router itself, which a pinhole does not touch.
 func (t *Table) room(req *Request) error {
-	if err := t.quota(req.Client); err != nil || req.Pinhole.IsValid() {
+	if err := t.quota(&req.Mapping); err != nil || req.Pinhole.IsValid() {
 		return err
 	}
 	return t.free(req.Protocol, req.ExternalPort)
@@ -213,16 +224,16 @@ func (t *Table) free(protocol Protocol, port uint16) error {
 	return nil
 }
 
-func (t *Table) quota(client netip.Addr) error {
+func (t *Table) quota(m *Mapping) error {
 	// A host has as many IPv6 addresses as it likes.
-	if n := (t.policy.MaxMappings + 1) / 2; client.Is6() && len(t.pinned) >= n {
+	if n := (t.policy.MaxMappings + 1) / 2; m.Client.Is6() && len(t.pinned)+m.count() > n {
 		return fmt.Errorf("%w: pinholes are at most half of max_mappings = %d", ErrFull, t.policy.MaxMappings)
 	}
-	if n := t.policy.MaxMappings; len(t.order)+len(t.pinned) >= n {
+	if n := t.policy.MaxMappings; t.total+m.count() > n {
 		return fmt.Errorf("%w: max_mappings = %d", ErrFull, n)
 	}
-	if n := t.policy.MaxPerClient; t.perClient[client] >= n {
-		return fmt.Errorf("%w: %v has max_mappings_per_client = %d", ErrFull, client, n)
+	if n := t.policy.MaxPerClient; t.perClient[m.Client]+m.count() > n {
+		return fmt.Errorf("%w: %v has max_mappings_per_client = %d", ErrQuota, m.Client, n)
 	}
 	return nil
 }
@@ -258,6 +269,7 @@ func (t *Table) unmapLocked(e *entry, from netip.Addr, what string, err error) e
 		return err
 	}
 	t.remove(e)
+	t.hold(&e.Mapping)
 	t.logEnd(&e.Mapping, "Delete", "")
 	t.decide(Decision{From: from, What: what, Verdict: "granted"})
 	return nil
@@ -361,7 +373,9 @@ func (t *Table) Flush() int {
 	t.records.Unlock()
 	clear(t.ports)
 	clear(t.ids)
+	clear(t.held)
 	clear(t.perClient)
+	t.total = 0
 	t.sync()
 	t.logf("Flush: %d mappings deleted", n)
 	t.decide(Decision{What: "delete all mappings", Verdict: fmt.Sprintf("%d deleted", n)})

@@ -65,8 +65,7 @@ func (t *Table) mapAnyLocked(req *Request) (by string, err error) {
 	return "", fmt.Errorf("%w: no port that is permitted is free", ErrFull)
 }
 
-// unheld gives the first port from port on that the policy permits and no mapping
-// has, 65536 when there is none, and whether it permits any of those before.
+// unheld gives the first port from port on that the policy permits and that is open, 65536 when there is none, and whether it permits any of those before.
 func (t *Table) unheld(req *Request, port int) (free int, permitted bool) {
 	k := portKey{protocol: req.Protocol}
 	for port <= 65535 {
@@ -77,7 +76,7 @@ func (t *Table) unheld(req *Request, port int) (free int, permitted bool) {
 		}
 		permitted = true
 		for ; port <= int(last); port++ {
-			if k.port = uint16(port); len(t.ports[k]) == 0 {
+			if k.port = uint16(port); t.open(k, req) {
 				return port, true
 			}
 		}
@@ -92,7 +91,7 @@ func (t *Table) UnmapRange(p Protocol, first, last uint16, from netip.Addr) (int
 	t.mu.Lock()
 	defer t.unlock()
 	gone, err := t.endAll(func(m *Mapping) bool {
-		return m.Protocol == p && first <= m.ExternalPort && m.ExternalPort <= last && m.Client == from && !m.Pinhole.IsValid()
+		return m.Protocol == p && first <= m.ExternalPort && int(m.ExternalPort)+m.count()-1 <= int(last) && m.Client == from && !m.Pinhole.IsValid()
 	}, from, "granted")
 	if err == nil && len(gone) == 0 {
 		err = ErrNoEntry

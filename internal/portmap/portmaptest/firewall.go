@@ -171,15 +171,24 @@ func (f *Firewall) add(to map[portmap.Key]portmap.Mapping, m portmap.Mapping) er
 		return f.misuse("%v is added twice", m)
 	}
 	for _, o := range to {
-		if o.Protocol == m.Protocol && o.ExternalPort == m.ExternalPort && o.Pinhole == m.Pinhole && o.Client != m.Client {
+		if o.Protocol != m.Protocol || o.Pinhole != m.Pinhole || last(o) < int(m.ExternalPort) || last(m) < int(o.ExternalPort) {
+			continue
+		}
+		if o.Client != m.Client {
 			return f.misuse("%v, but the port belongs to %v", m, o.Client) // SPEC WIP-2
+		}
+		if o.Remote() == m.Remote() && o.RemotePort == m.RemotePort {
+			return f.misuse("%v, but %v has elements of it", m, o) // each port of a set is one element
 		}
 	}
 	if m.Protocol != portmap.TCP && m.Protocol != portmap.UDP || m.ExternalPort == 0 || m.InternalPort == 0 || !m.Client.IsValid() {
 		return f.misuse("%v is no mapping", m)
 	}
-	switch {
-	case !m.Pinhole.IsValid() && (!m.Client.Is4() || m.RemotePort != 0 || m.ID != 0),
+	switch p, pcp := m.Remote(), m.Origin == portmap.PCP; {
+	case m.RemoteBits != 0 && (!pcp || !p.IsValid() || p.IsSingleIP() || p != p.Masked()),
+		m.Ports == 1 || m.Ports > 64 || m.Ports != 0 && !pcp || last(m) > 65535 || int(m.InternalPort)+last(m)-int(m.ExternalPort) > 65535:
+		return f.misuse("%v is no set of ports or has no filter: %+v", m, m)
+	case !m.Pinhole.IsValid() && (!m.Client.Is4() || m.RemotePort != 0 && !pcp || m.ID != 0),
 		m.Pinhole.IsValid() && (!m.Client.Is6() || m.Client.Is4In6() || m.Client != m.Pinhole || m.InternalPort != m.ExternalPort || m.ID == 0),
 		m.RemoteHost.IsValid() && m.RemoteHost.Is4() != m.Client.Is4():
 		return f.misuse("%v is neither a mapping nor a pinhole: %+v", m, m)
@@ -192,6 +201,9 @@ func (f *Firewall) add(to map[portmap.Key]portmap.Mapping, m portmap.Mapping) er
 	to[m.Key] = m
 	return nil
 }
+
+// last is the last external port of a mapping.
+func last(m portmap.Mapping) int { return int(m.ExternalPort) + max(1, int(m.Ports)) - 1 }
 
 func (f *Firewall) misuse(format string, args ...any) error {
 	f.t.Helper()
@@ -226,7 +238,7 @@ func (f *Firewall) Mappings() []portmap.Mapping {
 // Compare orders mappings as Mappings does.
 func Compare(a, b portmap.Mapping) int {
 	return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.ExternalPort, b.ExternalPort),
-		a.Pinhole.Compare(b.Pinhole), a.RemoteHost.Compare(b.RemoteHost), cmp.Compare(a.RemotePort, b.RemotePort))
+		a.Pinhole.Compare(b.Pinhole), a.RemoteHost.Compare(b.RemoteHost), cmp.Compare(a.RemoteBits, b.RemoteBits), cmp.Compare(a.RemotePort, b.RemotePort))
 }
 
 // External gives the uplink's address as the last Sync said it.

@@ -1,0 +1,325 @@
+package portmap
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"time"
+)
+
+// What NAT-PMP and PCP ask: a mapping is found by the client's own port.
+
+// MapInternal maps InternalPort of Client for NAT-PMP or PCP, as req.Origin says.
+// ExternalPort is a hint (0: none), unless Prefer is set. A client that has the
+// port mapped already keeps the external port (SPEC PMP-8, MAP-5); it gets the
+// part from InternalPort on, and not more ports than it asks for. A client of
+// IPv6 gets a pinhole. What the kernel and other mappings leave of a PORT_SET is
+// given, if it is one port at least. Errors: ErrNonce, with the mapping that is
+// there; ErrCannotProvide, ErrFilters, ErrNotLANHost, ErrNotAuthorized, ErrDenied,
+// ErrFull, ErrQuota, ErrFirewall.
+func (t *Table) MapInternal(req Request) (Mapping, error) {
+	t.mu.Lock()
+	defer t.unlock()
+	if req.Prefer = req.Prefer && req.ExternalPort != 0; req.ExternalPort == 0 {
+		req.ExternalPort = req.InternalPort
+	}
+	if req.Pinhole = (netip.Addr{}); req.Client.Is6() {
+		req.Pinhole = req.Client
+	}
+	req.Enabled, req.vouched, req.Ports = true, false, min(req.Ports, MaxPorts)
+	what := req.wish()
+	m, by, err := t.mapInternal(&req)
+	if err != nil {
+		t.refuse(req.From, what, err)
+		return m, err
+	}
+	t.decide(Decision{From: req.From, What: what, Verdict: fmt.Sprintf("granted %s for %d s (%s)", m.external(), int(t.remaining(m)/time.Second), by)})
+	return m, nil
+}
+
+func (t *Table) mapInternal(req *Request) (m Mapping, by string, err error) {
+	one := *req // where its ports lie is not yet known
+	if one.Ports = 0; req.Pinhole.IsValid() {
+		one.ExternalPort = one.InternalPort
+	}
+	if !t.network.OnLink(req.Client) {
+		return m, "", fmt.Errorf("%w: %v", ErrNotLANHost, req.Client)
+	}
+	if err = t.policy.entitled(&one); err != nil {
+		return m, "", err
+	}
+	if e := t.holder(req.portKeyOf(req.InternalPort), req.Origin, &req.Mapping); e != nil {
+		return t.renew(req, e)
+	}
+	if err = t.place(req); err != nil {
+		return m, "", err
+	}
+	if by, err = t.policy.allow(req); err == nil {
+		err = t.grant(req, nil)
+	}
+	return req.Mapping, by, err
+}
+
+func (m *Mapping) portKeyOf(internal uint16) portKey {
+	return portKey{m.Protocol, internal, m.Client}
+}
+
+// holder finds the entry that has a client's port: one of the protocol that asks
+// before any other, and NAT-PMP's last, since PCP takes it over. A pinhole for
+// other remote hosts than those of m is no hindrance (nil: any is), a mapping that
+// forwards nothing does not help NAT-PMP.
+func (t *Table) holder(k portKey, by Origin, m *Mapping) (found *entry) {
+	for _, e := range t.ports[k] {
+		switch {
+		case e.Origin == by:
+			return e
+		case by == NATPMP && !e.Enabled || m != nil && e.Pinhole.IsValid() && !e.sameRemote(m):
+		case found == nil || found.Origin == NATPMP:
+			found = e
+		}
+	}
+	return found
+}
+
+// renew gives the request what there is.
+func (t *Table) renew(req *Request, e *entry) (m Mapping, by string, err error) {
+	if req.Origin == NATPMP && e.Origin != NATPMP {
+		return e.part(req), "it is there by " + e.Origin.String(), nil
+	}
+	if err := t.nonce(e, req.From, req.Nonce); err != nil {
+		return e.part(req), "", err
+	}
+	if given := e.part(req).ExternalPort; req.Prefer && given != req.ExternalPort {
+		return m, "", fmt.Errorf("%w: it is %d already", ErrCannotProvide, given)
+	}
+	next := *req
+	next.Mapping = e.Mapping
+	if next.Origin = req.Origin; e.Origin != PCP {
+		next.Nonce = req.Nonce
+	}
+	if req.Description != "" || req.NoDescription {
+		next.Description = req.Description
+	}
+	if err := next.filter(req); err != nil {
+		return m, "", err
+	}
+	if next.Origin == PCP {
+		if o := t.beside(e, &next.Mapping); o != nil {
+			return o.Mapping, "", fmt.Errorf("%w: %v", ErrNonce, o.Mapping)
+		}
+	}
+	if by, err = t.policy.allow(&next); err == nil {
+		err = t.grant(&next, e)
+	}
+	if err != nil {
+		return m, "", err
+	}
+	return e.part(req), by, nil
+}
+
+// nonce says why PCP may not touch the entry, nil when it may (SPEC MAP-3,
+// INT-20). What is NAT-PMP's it takes over: the client has learned PCP.
+func (t *Table) nonce(e *entry, from netip.Addr, nonce [12]byte) error {
+	switch {
+	case e.Origin == NATPMP:
+	case e.Origin != PCP:
+		return fmt.Errorf("%w: by %v for another %d s", ErrNonce, e.Origin, int(t.remaining(e.Mapping)/time.Second))
+	case e.Nonce != nonce && !(t.policy.SameHostNonce && e.Owner == from):
+		return fmt.Errorf("%w: for another %d s", ErrNonce, int(t.remaining(e.Mapping)/time.Second))
+	}
+	return nil
+}
+
+// part is what a request for some of the entry's internal ports learns of it.
+func (e *entry) part(req *Request) Mapping {
+	m := e.Mapping
+	skip := req.InternalPort - m.InternalPort
+	left := min(m.count()-int(skip), req.count())
+	if m.InternalPort, m.ExternalPort, m.Ports = m.InternalPort+skip, m.ExternalPort+skip, 0; left > 1 {
+		m.Ports = uint16(left)
+	}
+	return m
+}
+
+// filter puts the filter of req in the place of what there is: without NoFilter,
+// only where there is none.
+func (r *Request) filter(req *Request) error {
+	had := r.RemoteHost.IsValid() || r.RemotePort != 0
+	has := req.RemoteHost.IsValid() || req.RemotePort != 0
+	switch {
+	case !req.NoFilter && !has:
+		return nil
+	case !req.NoFilter && had && !r.sameRemote(&req.Mapping):
+		return fmt.Errorf("%w: from %s", ErrFilters, r.remote())
+	}
+	r.RemoteHost, r.RemoteBits, r.RemotePort = req.RemoteHost, req.RemoteBits, req.RemotePort
+	return nil
+}
+
+// beside finds another entry that m, which e becomes, could not share its port
+// with.
+func (t *Table) beside(e *entry, m *Mapping) *entry {
+	for i := range uint16(m.count()) {
+		for _, o := range t.ports[m.portKey().plus(i)] {
+			if o != e && o.excludes(m) {
+				return o
+			}
+		}
+	}
+	return nil
+}
+
+// place chooses the ports of a new mapping.
+func (t *Table) place(req *Request) error {
+	one := req.Mapping
+	one.Ports = 0
+	if err := t.quota(&one); err != nil {
+		return err
+	}
+	n := min(req.count(), t.policy.MaxMappings-t.total, t.policy.MaxPerClient-t.perClient[req.Client], 1<<16-int(req.InternalPort))
+	for i := 1; i < n; i++ {
+		if len(t.ports[req.portKeyOf(req.InternalPort+uint16(i))]) > 0 {
+			n = i
+		}
+	}
+	var err error
+	if req.Pinhole.IsValid() {
+		if req.Prefer && req.ExternalPort != req.InternalPort {
+			return fmt.Errorf("%w: a pinhole has the port of its host", ErrCannotProvide)
+		}
+		req.ExternalPort = req.InternalPort
+		n, _, err = t.run(req, int(req.ExternalPort), n)
+		n = max(n, 1) // why there is none says allow
+	} else {
+		n, err = t.search(req, n)
+	}
+	if req.Ports = 0; n > 1 {
+		req.Ports = uint16(n)
+	}
+	return err
+}
+
+// run gives how many ports from port on req can have, n at most, and how often
+// the kernel was asked.
+func (t *Table) run(req *Request, port, n int) (got, asked int, err error) {
+	one := *req
+	for got < n && port+got <= 65535 {
+		one.ExternalPort, one.InternalPort = uint16(port+got), req.InternalPort+uint16(got)
+		if allowed, _, _ := t.policy.verdict(&one, one.ExternalPort); !allowed {
+			break
+		}
+		if !req.Pinhole.IsValid() {
+			if !t.open(one.portKey(), req) {
+				break
+			}
+			asked++
+			used, err := t.inUse(one.Protocol, one.ExternalPort)
+			if err != nil {
+				return 0, asked, fmt.Errorf("%w: cannot tell whether the router uses the port: %w", ErrFirewall, err)
+			}
+			if used {
+				break
+			}
+		}
+		got++
+	}
+	return got, asked, nil
+}
+
+// search finds n external ports in one place: at the wished port, or else at any;
+// if there is no such place, then where most of those were that it looked at.
+func (t *Table) search(req *Request, n int) (best int, err error) {
+	wished, at := req.ExternalPort, 0
+	odd := func(port int) bool { return req.Parity && (port^int(req.InternalPort))&1 != 0 }
+	asked, permitted := 0, false
+	if !odd(int(wished)) {
+		best, asked, err = t.run(req, int(wished), n)
+		at = int(wished)
+	}
+	if req.Prefer && best == 0 && err == nil {
+		return 0, fmt.Errorf("%w: %v port %d", ErrCannotProvide, req.Protocol, wished)
+	}
+	for _, port := range [...]int{firstAny + rand.IntN(1<<16-firstAny), firstAny} {
+		for asked < mostInUse && best < n && err == nil && !req.Prefer {
+			var some bool
+			port, some = t.unheld(req, port)
+			if permitted = permitted || some; port > 65535 {
+				break
+			}
+			got, more := 0, 0
+			if !odd(port) {
+				got, more, err = t.run(req, port, n)
+			}
+			if got > best {
+				best, at = got, port
+			}
+			asked += more
+			port += got + 1
+		}
+	}
+	switch {
+	case err != nil:
+		return 0, err
+	case best > 0:
+		req.ExternalPort = uint16(at)
+		return best, nil
+	case req.Parity:
+		req.Parity = false
+		return t.search(req, n)
+	case !permitted:
+		return 0, fmt.Errorf("%w: no port is permitted", ErrDenied)
+	}
+	return 0, fmt.Errorf("%w: no port that is permitted is free", ErrFull)
+}
+
+// LookupInternal finds the mapping of a client's port that a request by the
+// protocol would meet; ErrNoEntry when there is none.
+func (t *Table) LookupInternal(p Protocol, client netip.Addr, internal uint16, by Origin) (Mapping, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e := t.holder(portKey{p, internal, client}, by, nil); e != nil {
+		return e.Mapping, nil
+	}
+	return Mapping{}, ErrNoEntry
+}
+
+// UnmapInternal ends the mapping of a client's port for NAT-PMP or PCP: of a
+// PORT_SET, the whole. Errors: ErrNoEntry; ErrNonce (SPEC MAP-3);
+// ErrNotAuthorized, when it is another protocol's that does not give it away;
+// ErrFirewall.
+func (t *Table) UnmapInternal(p Protocol, client netip.Addr, internal uint16, by Origin, nonce [12]byte) error {
+	t.mu.Lock()
+	defer t.unlock()
+	e := t.holder(portKey{p, internal, client}, by, nil)
+	if e == nil {
+		return ErrNoEntry
+	}
+	var err error
+	switch {
+	case by == NATPMP && e.Origin != NATPMP, e.Origin != NATPMP && e.Origin != PCP: // SPEC PMP-13
+		err = fmt.Errorf("%w: it is there by %v", ErrNotAuthorized, e.Origin)
+	case by == PCP:
+		err = t.nonce(e, client, nonce)
+	}
+	return t.unmapLocked(e, client, "delete "+e.Mapping.String(), err)
+}
+
+// UnmapAll ends all mappings of the protocol that the client made by NAT-PMP, and
+// gives the number of its others (SPEC PMP-14). Errors: ErrFirewall.
+func (t *Table) UnmapAll(p Protocol, client netip.Addr) (kept int, err error) {
+	t.mu.Lock()
+	defer t.unlock()
+	_, err = t.endAll(func(m *Mapping) bool {
+		if m.Protocol != p || m.Client != client {
+			return false
+		}
+		if m.Origin != NATPMP {
+			kept++
+		}
+		return m.Origin == NATPMP
+	}, client, "granted")
+	if err != nil {
+		t.refuse(client, fmt.Sprintf("delete all %v mappings", p), err)
+	}
+	return kept, err
+}

@@ -1,0 +1,101 @@
+package portmap
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// After the end of a NAT-PMP or PCP mapping by deletion, its external port is for
+// the same client only: packets to it may still be on their way (SPEC MAP-11).
+const (
+	holdFor  = 2 * time.Minute
+	mostHeld = 1000 // ports; beyond that the oldest is free
+)
+
+// hold keeps one external port.
+type hold struct {
+	client netip.Addr
+	until  time.Duration // on the boot clock
+}
+
+// hold keeps the ports of a mapping that was deleted.
+func (t *Table) hold(m *Mapping) {
+	if m.Pinhole.IsValid() || m.Origin != NATPMP && m.Origin != PCP {
+		return
+	}
+	for i := range uint16(m.count()) {
+		if len(t.held) >= mostHeld {
+			t.releaseOldest()
+		}
+		t.held[m.portKey().plus(i)] = hold{m.Client, t.now() + holdFor}
+	}
+}
+
+func (t *Table) releaseOldest() {
+	var oldest portKey
+	for k, h := range t.held {
+		if oldest.port == 0 || h.until < t.held[oldest].until {
+			oldest = k
+		}
+	}
+	delete(t.held, oldest)
+}
+
+// ownPort reports whether the external port is one of NAT-PMP and PCP themselves
+// (SPEC MAP-7).
+func (k portKey) ownPort() bool {
+	return !k.host.IsValid() && k.protocol == UDP && (k.port == 5350 || k.port == 5351)
+}
+
+// reservedFor gives the one host that may have an external port that it does not
+// have, the zero Addr when any may: the client of its last mapping for a while,
+// or, with NAT-PMP, of the companion, the same port of the other protocol (SPEC
+// PMP-11).
+func (t *Table) reservedFor(k portKey, by Origin) netip.Addr {
+	if k.host.IsValid() {
+		return netip.Addr{}
+	}
+	if h, ok := t.held[k]; ok && h.until > t.now() {
+		return h.client
+	}
+	k.protocol ^= TCP ^ UDP
+	for _, e := range t.ports[k] {
+		if e.Origin == NATPMP || by == NATPMP {
+			return e.Client
+		}
+	}
+	return netip.Addr{}
+}
+
+// reserved says why req may not have the port though it has no mapping.
+func (t *Table) reserved(k portKey, req *Request) error {
+	if k.ownPort() {
+		return fmt.Errorf("%w: UDP port %d is that of NAT-PMP and PCP", ErrInUse, k.port)
+	}
+	if a := t.reservedFor(k, req.Origin); a.IsValid() && a != req.Client {
+		return fmt.Errorf("%w: %v port %d is kept for %v", ErrConflict, k.protocol, k.port, a)
+	}
+	return nil
+}
+
+// open reports whether req could have the external port: no mapping has it, and
+// it is kept for nobody else.
+func (t *Table) open(k portKey, req *Request) bool {
+	if len(t.ports[k]) > 0 || k.ownPort() {
+		return false
+	}
+	a := t.reservedFor(k, req.Origin)
+	return !a.IsValid() || a == req.Client
+}
+
+// excludes reports whether a mapping keeps another one of the same client off its
+// port. The owner of a nonce must not lose it, nor share the port with what has
+// none. Pinholes only differ in where from.
+func (m *Mapping) excludes(o *Mapping) bool {
+	return (m.Origin == PCP || o.Origin == PCP) && (!m.Pinhole.IsValid() || m.sameRemote(o))
+}
+
+func (m *Mapping) sameRemote(o *Mapping) bool {
+	return m.RemoteHost == o.RemoteHost && m.RemoteBits == o.RemoteBits && m.RemotePort == o.RemotePort
+}
