@@ -1,10 +1,10 @@
 package portmap
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"time"
 )
 
 // What NAT-PMP and PCP ask: a mapping is found by the client's own port.
@@ -28,40 +28,42 @@ func (t *Table) MapInternal(req Request) (Mapping, error) {
 	}
 	req.Enabled, req.vouched, req.Ports = true, false, min(req.Ports, MaxPorts)
 	what := req.wish()
-	m, by, err := t.mapInternal(&req)
-	if err != nil {
-		t.refuse(req.From, what, err)
-		return m, err
+	by, err := t.mapInternal(&req)
+	m, err := t.answer(&req, what, by, err)
+	if errors.Is(err, ErrNonce) {
+		return req.Mapping, err
 	}
-	t.decide(Decision{From: req.From, What: what, Verdict: fmt.Sprintf("granted %s for %d s (%s)", m.external(), int(t.remaining(m)/time.Second), by)})
-	return m, nil
+	return m, err
 }
 
-func (t *Table) mapInternal(req *Request) (m Mapping, by string, err error) {
+// mapInternal makes of the request's mapping what is granted, or, with ErrNonce,
+// what is there.
+func (t *Table) mapInternal(req *Request) (by string, err error) {
 	one := *req // where its ports lie is not yet known
 	if one.Ports = 0; req.Pinhole.IsValid() {
 		one.ExternalPort = one.InternalPort
 	}
 	if !t.network.OnLink(req.Client) {
-		return m, "", fmt.Errorf("%w: %v", ErrNotLANHost, req.Client)
+		return "", fmt.Errorf("%w: %v", ErrNotLANHost, req.Client)
 	}
 	if err = t.policy.entitled(&one); err != nil {
-		return m, "", err
+		return "", err
 	}
-	if e := t.holder(req.portKeyOf(req.InternalPort), req.Origin, &req.Mapping); e != nil {
+	if e := t.holder(req.clientPort(0), req.Origin, &req.Mapping); e != nil {
 		return t.renew(req, e)
 	}
 	if err = t.place(req); err != nil {
-		return m, "", err
+		return "", err
 	}
-	if by, err = t.policy.allow(req); err == nil {
-		err = t.grant(req, nil)
+	if by, err = t.policy.allow(req); err != nil {
+		return "", err
 	}
-	return req.Mapping, by, err
+	return fmt.Sprintf("%s; %s", req.external(), by), t.grant(req, nil)
 }
 
-func (m *Mapping) portKeyOf(internal uint16) portKey {
-	return portKey{m.Protocol, internal, m.Client}
+// clientPort is the place in Table.ports of the i-th port at the client.
+func (m *Mapping) clientPort(i uint16) portKey {
+	return portKey{m.Protocol, m.InternalPort + i, m.Client}
 }
 
 // holder finds the entry that has a client's port: one of the protocol that asks
@@ -82,90 +84,69 @@ func (t *Table) holder(k portKey, by Origin, m *Mapping) (found *entry) {
 }
 
 // renew gives the request what there is.
-func (t *Table) renew(req *Request, e *entry) (m Mapping, by string, err error) {
-	if req.Origin == NATPMP && e.Origin != NATPMP {
-		return e.part(req), "it is there by " + e.Origin.String(), nil
-	}
-	if err := t.nonce(e, req.From, req.Nonce); err != nil {
-		return e.part(req), "", err
-	}
-	if given := e.part(req).ExternalPort; req.Prefer && given != req.ExternalPort {
-		return m, "", fmt.Errorf("%w: it is %d already", ErrCannotProvide, given)
-	}
+func (t *Table) renew(req *Request, e *entry) (by string, err error) {
 	next := *req
-	next.Mapping = e.Mapping
-	if next.Origin = req.Origin; e.Origin != PCP {
-		next.Nonce = req.Nonce
+	next.Mapping, next.renews = e.Mapping, e
+	asked := req.Mapping
+	req.Mapping = e.part(&asked)
+	if asked.Origin == NATPMP && e.Origin != NATPMP {
+		return "it is there by " + e.Origin.String(), nil
 	}
-	if req.Description != "" || req.NoDescription {
-		next.Description = req.Description
+	if err := t.nonce(e, req.From, asked.Nonce); err != nil {
+		return "", err
 	}
-	if err := next.filter(req); err != nil {
-		return m, "", err
+	if req.Prefer && req.ExternalPort != asked.ExternalPort {
+		return "", fmt.Errorf("%w: it is %d already", ErrCannotProvide, req.ExternalPort)
 	}
-	if next.Origin == PCP {
-		if o := t.beside(e, &next.Mapping); o != nil {
-			return o.Mapping, "", fmt.Errorf("%w: %v", ErrNonce, o.Mapping)
-		}
+	if next.Origin = asked.Origin; e.Origin != PCP {
+		next.Nonce = asked.Nonce
 	}
-	if by, err = t.policy.allow(&next); err == nil {
-		err = t.grant(&next, e)
+	if asked.Description != "" || req.NoDescription {
+		next.Description = asked.Description
 	}
-	if err != nil {
-		return m, "", err
+	if err := next.filter(&asked); err != nil {
+		return "", err
 	}
-	return e.part(req), by, nil
+	by, err = t.mapLocked(&next)
+	if errors.Is(err, ErrConflict) { // where from, with a mapping by UPnP
+		err = fmt.Errorf("%w: %v", ErrNonce, err)
+	}
+	req.Mapping = e.part(&asked)
+	return by, err
 }
 
 // nonce says why PCP may not touch the entry, nil when it may (SPEC MAP-3,
 // INT-20). What is NAT-PMP's it takes over: the client has learned PCP.
 func (t *Table) nonce(e *entry, from netip.Addr, nonce [12]byte) error {
-	switch {
-	case e.Origin == NATPMP:
-	case e.Origin != PCP:
-		return fmt.Errorf("%w: by %v for another %d s", ErrNonce, e.Origin, int(t.remaining(e.Mapping)/time.Second))
-	case e.Nonce != nonce && !(t.policy.SameHostNonce && e.Owner == from):
-		return fmt.Errorf("%w: for another %d s", ErrNonce, int(t.remaining(e.Mapping)/time.Second))
+	if e.Origin == NATPMP || e.Origin == PCP && (e.Nonce == nonce || t.policy.SameHostNonce && e.Owner == from) {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("%w: it is there by %v for another %d s", ErrNonce, e.Origin, t.seconds(&e.Mapping))
 }
 
 // part is what a request for some of the entry's internal ports learns of it.
-func (e *entry) part(req *Request) Mapping {
+func (e *entry) part(asked *Mapping) Mapping {
 	m := e.Mapping
-	skip := req.InternalPort - m.InternalPort
-	left := min(m.count()-int(skip), req.count())
+	skip := asked.InternalPort - m.InternalPort
+	left := min(m.count()-int(skip), asked.count())
 	if m.InternalPort, m.ExternalPort, m.Ports = m.InternalPort+skip, m.ExternalPort+skip, 0; left > 1 {
 		m.Ports = uint16(left)
 	}
 	return m
 }
 
-// filter puts the filter of req in the place of what there is: without NoFilter,
-// only where there is none.
-func (r *Request) filter(req *Request) error {
-	had := r.RemoteHost.IsValid() || r.RemotePort != 0
-	has := req.RemoteHost.IsValid() || req.RemotePort != 0
-	switch {
-	case !req.NoFilter && !has:
-		return nil
-	case !req.NoFilter && had && !r.sameRemote(&req.Mapping):
-		return fmt.Errorf("%w: from %s", ErrFilters, r.remote())
-	}
-	r.RemoteHost, r.RemoteBits, r.RemotePort = req.RemoteHost, req.RemoteBits, req.RemotePort
-	return nil
-}
-
-// beside finds another entry that m, which e becomes, could not share its port
-// with.
-func (t *Table) beside(e *entry, m *Mapping) *entry {
-	for i := range uint16(m.count()) {
-		for _, o := range t.ports[m.portKey().plus(i)] {
-			if o != e && o.excludes(m) {
-				return o
-			}
+// filter puts the filter that is asked for in the place of what there is: without
+// NoFilter, only where there is none.
+func (r *Request) filter(asked *Mapping) error {
+	if !r.NoFilter {
+		switch none := (Mapping{}); {
+		case asked.sameRemote(&none):
+			return nil
+		case !r.sameRemote(&none) && !r.sameRemote(asked):
+			return fmt.Errorf("%w: from %s", ErrFilters, r.remote())
 		}
 	}
+	r.RemoteHost, r.RemoteBits, r.RemotePort = asked.RemoteHost, asked.RemoteBits, asked.RemotePort
 	return nil
 }
 
@@ -178,7 +159,7 @@ func (t *Table) place(req *Request) error {
 	}
 	n := min(req.count(), t.policy.MaxMappings-t.total, t.policy.MaxPerClient-t.perClient[req.Client], 1<<16-int(req.InternalPort))
 	for i := 1; i < n; i++ {
-		if len(t.ports[req.portKeyOf(req.InternalPort+uint16(i))]) > 0 {
+		if len(t.ports[req.clientPort(uint16(i))]) > 0 {
 			n = i
 		}
 	}
@@ -231,7 +212,8 @@ func (t *Table) run(req *Request, port, n int) (got, asked int, err error) {
 func (t *Table) search(req *Request, n int) (best int, err error) {
 	wished, at := req.ExternalPort, 0
 	odd := func(port int) bool { return req.Parity && (port^int(req.InternalPort))&1 != 0 }
-	asked, permitted := 0, false
+	permitted, _, _ := t.policy.verdict(req, wished)
+	asked := 0
 	if !odd(int(wished)) {
 		best, asked, err = t.run(req, int(wished), n)
 		at = int(wished)

@@ -170,7 +170,7 @@ func (t *Table) insert(e *entry) {
 	if e.ID != 0 {
 		t.ids[e.ID] = e
 	}
-	t.index(e)
+	t.index(e, 1)
 	heap.Push(&t.leases, e)
 }
 
@@ -182,43 +182,40 @@ func (t *Table) remove(e *entry) {
 	*list = slices.Delete(*list, i, i+1)
 	t.records.Unlock()
 	delete(t.ids, e.ID)
-	t.unindex(e)
+	t.index(e, -1)
 	heap.Remove(&t.leases, e.lease)
 }
 
 // index makes the entry found by each of its external ports, and by each of its
-// client's.
-func (t *Table) index(e *entry) {
-	t.total += e.count()
-	t.perClient[e.Client] += e.count()
-	for _, k := range e.portKeys() {
-		t.ports[k] = append(t.ports[k], e)
-	}
-}
-
-func (t *Table) unindex(e *entry) {
-	t.total -= e.count()
-	if t.perClient[e.Client] -= e.count(); t.perClient[e.Client] == 0 {
+// client's, or, with -1 instead of 1, not found any more. Those of a pinhole are
+// the same outside and inside.
+func (t *Table) index(e *entry, one int) {
+	t.total += one * e.count()
+	if t.perClient[e.Client] += one * e.count(); t.perClient[e.Client] == 0 {
 		delete(t.perClient, e.Client)
 	}
-	for _, k := range e.portKeys() {
-		i := slices.Index(t.ports[k], e)
-		if t.ports[k] = slices.Delete(t.ports[k], i, i+1); len(t.ports[k]) == 0 {
-			delete(t.ports, k)
+	for i := range uint16(e.count()) {
+		k := e.clientPort(i)
+		t.indexPort(k, e, one)
+		if !e.Pinhole.IsValid() {
+			k.host, k.port = netip.Addr{}, e.ExternalPort+i
+			t.indexPort(k, e, one)
 		}
 	}
 }
 
-// portKeys gives the places of an entry in Table.ports. Those of a pinhole are the
-// same outside and inside.
-func (m *Mapping) portKeys() (all []portKey) {
-	for i := range uint16(m.count()) {
-		if !m.Pinhole.IsValid() {
-			all = append(all, m.portKey().plus(i))
-		}
-		all = append(all, portKey{m.Protocol, m.InternalPort + i, m.Client})
+func (t *Table) indexPort(k portKey, e *entry, one int) {
+	all := t.ports[k]
+	if one > 0 {
+		t.ports[k] = append(all, e)
+		return
 	}
-	return all
+	i := slices.Index(all, e)
+	if all = slices.Delete(all, i, i+1); len(all) > 0 {
+		t.ports[k] = all
+	} else {
+		delete(t.ports, k)
+	}
 }
 
 func (t *Table) list() []Mapping {

@@ -32,7 +32,7 @@ func hostile() []portmap.Mapping {
 	for i, description := range []string{
 		"web server", "", " ", "  two  blanks  ", "ends with a blank ", "-", "äöü ☃ \U0001F600",
 		"00000000 TCP 22 - 0 192.168.1.2 22 on UPnP 192.168.1.2 - 0 99999999 9999 - forged",
-		"upnpd leases 2, boot boot-1", `"quoted" \n \x00 %d %s`, strings.Repeat("x", portmap.MaxDescription),
+		"upnpd leases 3, boot boot-1", `"quoted" \n \x00 %d %s`, strings.Repeat("x", portmap.MaxDescription),
 		strings.Repeat("ß", portmap.MaxDescription/2), "\u2028 \u202e", "#",
 	} {
 		m := ask(ann, uint16(2000+i)).Mapping
@@ -55,6 +55,17 @@ func hostile() []portmap.Mapping {
 		m.Description, m.ID, m.Deadline = description, uint16(65535-i), 2000*time.Second+time.Duration(14+i)*time.Millisecond
 		if i > 0 {
 			m.RemoteHost, m.RemotePort, m.Protocol = peer6, uint16(i), portmap.UDP
+		}
+		all = append(all, m)
+	}
+	for i, k := range []portmap.Key{ // PORT_SETs and FILTERs
+		{Protocol: portmap.TCP, ExternalPort: 4000, RemoteHost: netip.MustParseAddr("11.0.0.0"), RemoteBits: 24, RemotePort: 7},
+		{Protocol: portmap.UDP, ExternalPort: 5001, RemoteHost: netip.MustParseAddr("2001:db8::"), RemoteBits: 32, Pinhole: ann6},
+	} {
+		m := pcpAsk(ann, 5001, 0, 'a').Mapping
+		m.Key, m.Ports, m.Deadline = k, 8, 2000*time.Second+time.Duration(20+i)*time.Millisecond
+		if k.Pinhole.IsValid() {
+			m.Client, m.ID = k.Pinhole, 77
 		}
 		all = append(all, m)
 	}
@@ -113,12 +124,12 @@ func TestWallClock(t *testing.T) {
 		for _, expiry := range []string{"1970-01-01T00:00:00Z", "2199-12-31T23:59:59Z", "-"} {
 			var changed strings.Builder
 			for i, line := range lines {
-				words := strings.SplitN(line, " ", 16)
+				words := strings.SplitN(line, " ", 17)
 				if i > 0 {
-					if _, err := time.Parse(time.RFC3339, words[14]); err != nil {
-						t.Fatalf("column 15 of %q: %v", line, err)
+					if _, err := time.Parse(time.RFC3339, words[15]); err != nil {
+						t.Fatalf("column 16 of %q: %v", line, err)
 					}
-					words[14] = expiry
+					words[15] = expiry
 				}
 				text := strings.Join(words[1:], " ")
 				fmt.Fprintf(&changed, "%08x %s\n", crc32.ChecksumIEEE([]byte(text)), text)
@@ -141,7 +152,7 @@ func TestWallClock(t *testing.T) {
 // mapping is read that was not written, the other lines are kept, and the damage
 // is reported.
 func TestLeaseFileDamage(t *testing.T) {
-	f, want := leaseFile(t), append(hostile()[6:8], hostile()[16])
+	f, want := leaseFile(t), append(hostile()[6:8], hostile()[16:19]...)
 	if err := f.Write(want); err != nil {
 		t.Fatal(err)
 	}

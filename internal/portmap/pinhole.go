@@ -15,8 +15,8 @@ func (m *Mapping) sound() error {
 		return fmt.Errorf("%w: %v", ErrNotLANHost, m.Client)
 	}
 	if m.RemoteBits != 0 {
-		p := m.Remote()
-		if !pcp || !p.IsValid() || p.IsSingleIP() || p.Masked() != p || p.Addr().Is4() == six || p.Addr().Is4In6() {
+		p, _ := m.RemoteHost.Prefix(int(m.RemoteBits))
+		if !pcp || p.Addr() != m.RemoteHost || int(m.RemoteBits) >= m.RemoteHost.BitLen() || p.Addr().Is4() == six || p.Addr().Is4In6() {
 			return errMixed
 		}
 	} else if m.RemoteHost.IsValid() && !routed(m.RemoteHost, six) {

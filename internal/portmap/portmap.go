@@ -166,7 +166,8 @@ type Request struct {
 	NoFilter      bool // FILTER with prefix length 0: what a mapping is filtered by ends; a filter in Key takes its place
 	NoDescription bool // DESCRIPTION of length 0: what a mapping is described by ends
 
-	vouched bool // From is another address of Client's host
+	vouched bool   // From is another address of Client's host
+	renews  *entry // whatever its Key is
 }
 
 // Network is what the table must know of the router's own addresses.

@@ -19,6 +19,11 @@ type hold struct {
 	until  time.Duration // on the boot clock
 }
 
+// heldPort is a protocol's number and the external port.
+type heldPort uint32
+
+func (k portKey) heldPort() heldPort { return heldPort(k.protocol)<<16 | heldPort(k.port) }
+
 // hold keeps the ports of a mapping that was deleted.
 func (t *Table) hold(m *Mapping) {
 	if m.Pinhole.IsValid() || m.Origin != NATPMP && m.Origin != PCP {
@@ -28,14 +33,14 @@ func (t *Table) hold(m *Mapping) {
 		if len(t.held) >= mostHeld {
 			t.releaseOldest()
 		}
-		t.held[m.portKey().plus(i)] = hold{m.Client, t.now() + holdFor}
+		t.held[m.portKey().plus(i).heldPort()] = hold{m.Client, t.now() + holdFor}
 	}
 }
 
 func (t *Table) releaseOldest() {
-	var oldest portKey
+	var oldest heldPort
 	for k, h := range t.held {
-		if oldest.port == 0 || h.until < t.held[oldest].until {
+		if oldest == 0 || h.until < t.held[oldest].until {
 			oldest = k
 		}
 	}
@@ -48,20 +53,20 @@ func (k portKey) ownPort() bool {
 	return !k.host.IsValid() && k.protocol == UDP && (k.port == 5350 || k.port == 5351)
 }
 
-// reservedFor gives the one host that may have an external port that it does not
-// have, the zero Addr when any may: the client of its last mapping for a while,
-// or, with NAT-PMP, of the companion, the same port of the other protocol (SPEC
-// PMP-11).
-func (t *Table) reservedFor(k portKey, by Origin) netip.Addr {
+// keptFor gives another host for which an external port is kept that it does not
+// have, the zero Addr when there is none: the client of its last mapping for a
+// while, or, with NAT-PMP, of the companion, the same port of the other protocol
+// (SPEC PMP-11).
+func (t *Table) keptFor(k portKey, req *Request) netip.Addr {
 	if k.host.IsValid() {
 		return netip.Addr{}
 	}
-	if h, ok := t.held[k]; ok && h.until > t.now() {
+	if h, ok := t.held[k.heldPort()]; ok && h.client != req.Client && h.until > t.now() {
 		return h.client
 	}
 	k.protocol ^= TCP ^ UDP
 	for _, e := range t.ports[k] {
-		if e.Origin == NATPMP || by == NATPMP {
+		if e.Client != req.Client && (e.Origin == NATPMP || req.Origin == NATPMP) {
 			return e.Client
 		}
 	}
@@ -73,7 +78,7 @@ func (t *Table) reserved(k portKey, req *Request) error {
 	if k.ownPort() {
 		return fmt.Errorf("%w: UDP port %d is that of NAT-PMP and PCP", ErrInUse, k.port)
 	}
-	if a := t.reservedFor(k, req.Origin); a.IsValid() && a != req.Client {
+	if a := t.keptFor(k, req); a.IsValid() {
 		return fmt.Errorf("%w: %v port %d is kept for %v", ErrConflict, k.protocol, k.port, a)
 	}
 	return nil
@@ -82,11 +87,7 @@ func (t *Table) reserved(k portKey, req *Request) error {
 // open reports whether req could have the external port: no mapping has it, and
 // it is kept for nobody else.
 func (t *Table) open(k portKey, req *Request) bool {
-	if len(t.ports[k]) > 0 || k.ownPort() {
-		return false
-	}
-	a := t.reservedFor(k, req.Origin)
-	return !a.IsValid() || a == req.Client
+	return len(t.ports[k]) == 0 && !k.ownPort() && !t.keptFor(k, req).IsValid()
 }
 
 // excludes reports whether a mapping keeps another one of the same client off its

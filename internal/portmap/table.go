@@ -50,7 +50,7 @@ type Table struct {
 	pinned    []*entry             // the pinholes, as added
 	added     uint64               // entries ever
 	ports     map[portKey][]*entry // by external ports, and by those of the clients; those that share an external port differ in where from
-	held      map[portKey]hold     // what nobody else gets yet
+	held      map[heldPort]hold    // what nobody else gets yet
 	ids       map[uint16]*entry    // the pinholes by their UniqueID
 	lastID    uint16               // the newest UniqueID
 	total     int                  // ports mapped
@@ -85,7 +85,7 @@ func New(c Config) *Table {
 		sameHost: c.SameHost, decided: c.Decided, observer: c.Changed,
 		wake:      make(chan struct{}, 1),
 		ports:     map[portKey][]*entry{},
-		held:      map[portKey]hold{},
+		held:      map[heldPort]hold{},
 		ids:       map[uint16]*entry{},
 		lastID:    uint16(rand.Uint32()), // nobody holds an ID of an earlier run for one of this
 		perClient: map[netip.Addr]int{},
@@ -127,7 +127,7 @@ func (t *Table) answer(req *Request, what, by string, err error) (Mapping, error
 		t.refuse(req.From, what, err)
 		return Mapping{}, err
 	}
-	t.decide(Decision{From: req.From, What: what, Verdict: fmt.Sprintf("granted for %d s (%s)", int(t.remaining(req.Mapping)/time.Second), by)})
+	t.decide(Decision{From: req.From, What: what, Verdict: fmt.Sprintf("granted for %d s (%s)", t.seconds(&req.Mapping), by)})
 	return req.Mapping, nil
 }
 
@@ -165,11 +165,11 @@ func (t *Table) grant(req *Request, old *entry) error {
 		t.insert(&entry{Mapping: *m})
 	} else {
 		before := old.Mapping
-		t.unindex(old)
+		t.index(old, -1)
 		t.records.Lock()
 		old.Mapping = *m
 		t.records.Unlock()
-		t.index(old)
+		t.index(old, 1)
 		t.leases.moved(old)
 		t.touch(m)
 		if before.Deadline = m.Deadline; before == *m { // a renewal is no news
@@ -192,11 +192,11 @@ func (t *Table) conflict(req *Request) (*entry, error) {
 		}
 		for _, e := range t.ports[k] {
 			switch {
-			case e.Key == req.Key && e.Client == req.Client && (e.Origin != PCP || req.Origin == PCP):
+			case e == req.renews || e.Key == req.Key && e.Client == req.Client && (e.Origin != PCP || req.Origin == PCP):
 				same = e
 			case e.Client != req.Client || e.excludes(&req.Mapping):
 				return nil, fmt.Errorf("%w: %v has %s for another %v s", ErrConflict,
-					e.Client, e.external(), int(t.remaining(e.Mapping)/time.Second))
+					e.Client, e.external(), t.seconds(&e.Mapping))
 			}
 		}
 	}
@@ -315,11 +315,11 @@ func (t *Table) List() []Mapping {
 func (t *Table) Remaining(m Mapping) time.Duration { return t.remaining(m) }
 
 func (t *Table) remaining(m Mapping) time.Duration {
-	left := m.Deadline - t.now()
-	if left < 0 {
-		return 0
-	}
-	return (left + time.Second - 1).Truncate(time.Second)
+	return time.Duration(t.seconds(&m)) * time.Second
+}
+
+func (t *Table) seconds(m *Mapping) int {
+	return int(max(0, m.Deadline-t.now()+time.Second-1) / time.Second)
 }
 
 // SetPolicy replaces the policy. Mappings that it would no longer allow stay
