@@ -192,7 +192,7 @@ func (t *Table) conflict(req *Request) (*entry, error) {
 		}
 		for _, e := range t.ports[k] {
 			switch {
-			case e == req.renews || e.Key == req.Key && e.Client == req.Client && (e.Origin != PCP || req.Origin == PCP):
+			case e == req.renews || req.renews == nil && e.Key == req.Key && e.Client == req.Client && (e.Origin != PCP || req.Origin == PCP):
 				same = e
 			case e.Client != req.Client || e.excludes(&req.Mapping):
 				return nil, fmt.Errorf("%w: %v has %s for another %v s", ErrConflict,
