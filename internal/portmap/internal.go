@@ -158,6 +158,9 @@ func (t *Table) place(req *Request) error {
 		return err
 	}
 	n := min(req.count(), t.policy.MaxMappings-t.total, t.policy.MaxPerClient-t.perClient[req.Client], 1<<16-int(req.InternalPort))
+	if req.Pinhole.IsValid() {
+		n = min(n, t.pinsLeft())
+	}
 	for i := 1; i < n; i++ {
 		if len(t.ports[req.clientPort(uint16(i))]) > 0 {
 			n = i

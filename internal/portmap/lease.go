@@ -191,6 +191,9 @@ func (t *Table) remove(e *entry) {
 // the same outside and inside.
 func (t *Table) index(e *entry, one int) {
 	t.total += one * e.count()
+	if e.Pinhole.IsValid() {
+		t.pins += one * e.count()
+	}
 	if t.perClient[e.Client] += one * e.count(); t.perClient[e.Client] == 0 {
 		delete(t.perClient, e.Client)
 	}

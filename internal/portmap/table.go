@@ -53,7 +53,8 @@ type Table struct {
 	held      map[heldPort]hold    // what nobody else gets yet
 	ids       map[uint16]*entry    // the pinholes by their UniqueID
 	lastID    uint16               // the newest UniqueID
-	total     int                  // ports mapped
+	total     int                  // ports mapped, pinned ones included
+	pins      int                  // ports pinned
 	perClient map[netip.Addr]int
 	leases    leaseHeap
 	refusals  refusals
@@ -224,9 +225,12 @@ func (t *Table) free(protocol Protocol, port uint16) error {
 	return nil
 }
 
+// pinsLeft is how many more ports may be pinned: at most half of all, since a host
+// has as many IPv6 addresses as it likes.
+func (t *Table) pinsLeft() int { return (t.policy.MaxMappings+1)/2 - t.pins }
+
 func (t *Table) quota(m *Mapping) error {
-	// A host has as many IPv6 addresses as it likes.
-	if n := (t.policy.MaxMappings + 1) / 2; m.Client.Is6() && len(t.pinned)+m.count() > n {
+	if m.Client.Is6() && t.pinsLeft() < m.count() {
 		return fmt.Errorf("%w: pinholes are at most half of max_mappings = %d", ErrFull, t.policy.MaxMappings)
 	}
 	if n := t.policy.MaxMappings; t.total+m.count() > n {
@@ -375,7 +379,7 @@ func (t *Table) Flush() int {
 	clear(t.ids)
 	clear(t.held)
 	clear(t.perClient)
-	t.total = 0
+	t.total, t.pins = 0, 0
 	t.sync()
 	t.logf("Flush: %d mappings deleted", n)
 	t.decide(Decision{What: "delete all mappings", Verdict: fmt.Sprintf("%d deleted", n)})
