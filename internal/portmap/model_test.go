@@ -24,37 +24,28 @@ type model struct {
 	policy portmap.Policy
 	used   map[uint16]bool
 	update uint32
+	held   []heldPort
+	now    func() time.Duration
 }
 
 // request says what must come of a request that the kernel does not refuse.
 func (m *model) request(req portmap.Request) error {
-	mine, pinholes, same := 0, 0, false
-	for _, o := range m.list {
-		if o.Client == req.Client {
-			mine++
-		}
-		if isPinhole(o) {
-			pinholes++
-		}
-		same = same || o.Key == req.Key
-	}
-	conflict := slices.ContainsFunc(m.list, func(o portmap.Mapping) bool {
-		return o.Protocol == req.Protocol && o.ExternalPort == req.ExternalPort && o.Client != req.Client && !isPinhole(o) && !isPinhole(req.Mapping)
-	})
+	own, all := m.left(req.Client)
+	same := slices.ContainsFunc(m.list, func(o portmap.Mapping) bool { return o.Key == req.Key })
 	switch {
 	case !slices.ContainsFunc(m.lans, func(p netip.Prefix) bool { return p.Contains(req.Client) }):
 		return portmap.ErrNotLANHost
-	case isPinhole(req.Mapping) && req.ExternalPort < 1024 && req.From != req.Client:
+	case (req.From.Is6() || req.Client.Is6()) && min(req.ExternalPort, req.InternalPort) < 1024 && req.From != req.Client:
 		return portmap.ErrDenied // whoever it is
 	case m.policy.Secure && req.From != req.Client && !((req.From.Is6() || req.Client.Is6()) && annAlone(req.From, req.Client)): // PIN-9
 		return portmap.ErrNotAuthorized
 	case req.ExternalPort < 1024 || req.InternalPort < 1024:
 		return portmap.ErrDenied
-	case conflict: // WIP-2
+	case m.conflict(req):
 		return portmap.ErrConflict
 	case same:
 		return nil
-	case len(m.list) >= m.policy.MaxMappings || isPinhole(req.Mapping) && 2*pinholes >= m.policy.MaxMappings || mine >= m.policy.MaxPerClient:
+	case all < 1 || own < 1:
 		return portmap.ErrFull
 	case m.used[req.ExternalPort] && !isPinhole(req.Mapping):
 		return portmap.ErrInUse
@@ -122,11 +113,11 @@ func (a *actor) mapping() {
 	client := a.client()
 	req := portmap.Request{
 		Mapping: portmap.Mapping{Key: a.key(), Client: client, InternalPort: uint16(1020 + a.r.IntN(30)),
-			Enabled: a.r.IntN(4) > 0, Description: pick(a.r, "", "a", "b")},
+			Enabled: a.r.IntN(4) > 0, Origin: portmap.UPnP, Description: pick(a.r, "", "a", "b")},
 		Lease: time.Duration(a.r.IntN(120)) * time.Second, From: client,
 	}
 	if a.r.IntN(10) == 0 {
-		req.From = a.client()
+		req.From = pick(a.r, a.client(), ann6, bob6) // a control point may have found the gateway by IPv6
 	}
 	a.ask(req)
 }
@@ -151,10 +142,10 @@ func (a *actor) ask(req portmap.Request) {
 		lease = a.m.policy.MaxLease
 	}
 	req.Deadline, req.Owner = a.now()+lease, req.From
+	if a.m.policy.Secure {
+		req.Owner = req.Client
+	}
 	if isPinhole(req.Mapping) {
-		if a.m.policy.Secure {
-			req.Owner = req.Client
-		}
 		req.ID = got.ID
 		for _, o := range a.m.list { // PIN-5, PIN-8
 			if got.ID == 0 || isPinhole(o) && (o.Key == got.Key) != (o.ID == got.ID) {
@@ -174,14 +165,14 @@ func (a *actor) unmapping() {
 	k, from := a.key(), a.client()
 	if list := a.m.ofIPv4(); len(list) > 0 && a.r.IntN(2) == 0 {
 		o := pick(a.r, list...)
-		k, from = o.Key, pick(a.r, o.Client, from)
+		k, from = o.Key, pick(a.r, o.Client, from, ann6)
 	}
 	var want error
 	i := slices.IndexFunc(a.m.list, func(o portmap.Mapping) bool { return o.Key == k })
 	switch {
 	case i < 0:
 		want = portmap.ErrNoEntry
-	case a.m.policy.Secure && a.m.list[i].Client != from:
+	case a.m.policy.Secure && a.m.list[i].Client != from && !(from.Is6() && annAlone(a.m.list[i].Client, from)): // PIN-9
 		want = portmap.ErrNotAuthorized
 	case a.broken:
 		want = portmap.ErrFirewall
@@ -194,24 +185,28 @@ func (a *actor) unmapping() {
 		a.t.Fatalf("unmap %+v by %v: %v, want %v", k, from, err, want)
 	}
 	if want == nil {
-		a.m.list = slices.Delete(a.m.list, i, i+1)
-		a.m.update++
+		o := a.m.list[i]
+		a.gone(func(m portmap.Mapping) bool { return m == o })
 	}
 }
 
 // step does one random thing.
 func (a *actor) step() {
 	switch n := a.r.IntN(100); {
-	case n < 40:
+	case n < 25:
 		a.mapping()
-	case n < 55:
+	case n < 50:
+		a.internal()
+	case n < 59:
 		a.pinhole()
-	case n < 65:
+	case n < 63:
 		a.unmapping()
-	case n < 72:
+	case n < 69:
+		a.unmappingInternal()
+	case n < 73:
 		a.byID()
 	case n < 75:
-		a.unmappingRange()
+		pick(a.r, a.unmappingRange, a.unmappingAll)()
 	case n < 90:
 		after(time.Duration(a.r.IntN(5000)) * time.Millisecond)
 	case n < 91:
@@ -221,7 +216,7 @@ func (a *actor) step() {
 		if len(a.m.ofIPv4()) > 0 {
 			a.m.update++
 		}
-		a.m.list = nil
+		a.m.list, a.m.held = nil, nil
 	case n < 93:
 		a.m.policy.Secure = !a.m.policy.Secure
 		a.m.policy.MaxLease = pick(a.r, time.Minute, time.Hour)
@@ -289,6 +284,7 @@ func TestModel(t *testing.T) {
 			start := time.Now()
 			a := &actor{t: t, w: w, m: &model{policy: p, used: w.used, lans: home.LANs}, r: rand.New(rand.NewPCG(seed, 2)),
 				now: func() time.Duration { return 1000*time.Second + time.Since(start) }}
+			a.m.now = a.now
 			for range 40 {
 				// With failures only the table must be right ...
 				for range 20 {
@@ -308,7 +304,7 @@ func TestModel(t *testing.T) {
 				repairs := w.fw.Repairs()
 				// Without failures the kernel follows step by step.
 				for range 20 {
-					pick(a.r, a.mapping, a.mapping, a.unmapping, a.pinhole, a.pinhole, a.byID, a.unmappingRange, func() { after(time.Second) })()
+					pick(a.r, a.mapping, a.mapping, a.unmapping, a.pinhole, a.internal, a.internal, a.unmappingInternal, a.byID, a.unmappingRange, a.unmappingAll, func() { after(time.Second) })()
 					a.m.drop(a.over)
 					a.compare(true)
 				}

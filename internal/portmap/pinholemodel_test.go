@@ -76,7 +76,7 @@ func (a *actor) unmappingRange() {
 	p, from, first := pick(a.r, portmap.TCP, portmap.UDP), a.client(), uint16(1020+a.r.IntN(30))
 	last := first + uint16(a.r.IntN(8))
 	picked := func(o portmap.Mapping) bool {
-		return !isPinhole(o) && o.Protocol == p && o.Client == from && first <= o.ExternalPort && o.ExternalPort <= last
+		return !isPinhole(o) && o.Protocol == p && o.Client == from && first <= o.ExternalPort && int(o.ExternalPort)+portsOf(o)-1 <= int(last)
 	}
 	var want error
 	switch {
@@ -91,8 +91,7 @@ func (a *actor) unmappingRange() {
 	}
 	before := len(a.m.list)
 	if want == nil {
-		a.m.list = slices.DeleteFunc(a.m.list, picked)
-		a.m.update++
+		a.gone(picked)
 	}
 	if !errors.Is(err, want) || n != before-len(a.m.list) {
 		a.t.Fatalf("unmap %v %d to %d by %v: %d, %v, want %v", p, first, last, from, n, err, want)
