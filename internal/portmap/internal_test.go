@@ -132,6 +132,7 @@ func TestMapInternal(t *testing.T) {
 		"MAP-7 UDP 5351 by UPnP":        {req: with(ask(ann, 5351), udp), err: portmap.ErrInUse},
 		"MAP-7 TCP 5351":                {req: pcpAsk(ann, 5000, 5351, 'a'), external: 5351, more: true},
 		"MAP-7 pinhole UDP 5351":        {req: with(pcpAsk(ann6, 5351, 0, 'a'), udp), external: 5351, more: true},
+		"MAP-7 UPnP pinhole UDP 5351":   {req: with(pin(ann6, 5351), udp), external: 5351, more: true},
 		"MAP-8 quota of the client":     {before: []portmap.Request{ask(ann, 1), ask(ann, 2), ask(ann, 3)}, rules: []portmap.Rule{anyRule(true, ports(0, 65535), "allow")}, req: pcpAsk(ann, 5000, 0, 'a'), err: portmap.ErrQuota},
 		"MAP-8 quota of the table": {before: []portmap.Request{ask(bob, 2001), ask(bob, 2002), ask(bob, 2003), ask(ann, 2004), ask(ann, 2005)},
 			req: pmpAsk(ann, 5000, 0), err: portmap.ErrFull},

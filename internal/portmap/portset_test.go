@@ -39,8 +39,8 @@ func TestPortSet(t *testing.T) {
 		"64":                          {req: set(64, pcpAsk(ann, 5000, 6000, 'a')), external: 6000, ports: 64},
 		"not more than 64":            {req: set(65535, pcpAsk(ann, 5000, 6000, 'a')), external: 6000, ports: 64},
 		"up to the last":              {req: set(8, pcpAsk(ann, 5000, 65528, 'a')), external: 65528, ports: 8},
-		"not beyond the last":         {rules: only(65533, 65535), req: set(8, pcpAsk(ann, 5000, 65534, 'a')), external: 65533, ports: 3},
-		"not beyond the last inside":  {req: set(8, pcpAsk(ann, 65533, 6000, 'a')), external: 6000, ports: 3},
+		"not beyond the last":         {rules: append([]portmap.Rule{anyRule(true, ports(0, 5), "allow")}, only(65533, 65535)...), req: set(8, pcpAsk(ann, 5000, 65534, 'a')), external: 65533, ports: 3},
+		"not beyond the last inside":  {rules: []portmap.Rule{anyRule(true, ports(0, 65535), "allow")}, req: set(8, pcpAsk(ann, 65533, 6000, 'a')), external: 6000, ports: 3},
 		"somewhere else":              {before: []portmap.Request{ask(bob, 6007)}, req: set(8, pcpAsk(ann, 5000, 6000, 'a')), ports: 8},
 		"the router's port":           {used: 6003, req: set(8, pcpAsk(ann, 5000, 6000, 'a')), ports: 8},
 		"another's first":             {before: []portmap.Request{set(3, pcpAsk(bob, 5000, 6006, 'b'))}, req: set(8, pcpAsk(ann, 5000, 6000, 'a')), ports: 8},
@@ -203,6 +203,7 @@ func TestFilter(t *testing.T) {
 		"kept":                 {before: fromNet, ask: plain, want: fromNet},
 		"again":                {before: fromNet, ask: fromNet, want: fromNet},
 		"another":              {before: fromNet, ask: fromOne, err: portmap.ErrFilters},
+		"another prefix":       {before: fromNet, ask: both(fromNet, func(r *portmap.Request) { r.RemoteBits = 16 }), err: portmap.ErrFilters},
 		"another port":         {before: fromNet, ask: both(fromNet, portOnly), err: portmap.ErrFilters},
 		"no more":              {before: fromNet, ask: noFilter, want: plain},
 		"instead":              {before: fromNet, ask: both(noFilter, fromOne), want: fromOne},
@@ -255,8 +256,11 @@ func TestFilterSound(t *testing.T) {
 		"of IPv6":             func(r *portmap.Request) { r.RemoteHost, r.RemoteBits = netip.MustParseAddr("2001:db8::"), 32 },
 		"one of IPv6":         func(r *portmap.Request) { r.RemoteHost = peer6 },
 		"IPv4 in IPv6":        func(r *portmap.Request) { r.RemoteHost, r.RemoteBits = netip.MustParseAddr("::ffff:11.0.0.0"), 120 },
-		"by NAT-PMP":          func(r *portmap.Request) { fromNet(r); r.Origin = portmap.NATPMP },
-		"a set by NAT-PMP":    func(r *portmap.Request) { r.Ports = 4; r.Origin = portmap.NATPMP },
+		"IPv4 in IPv6, pinhole": func(r *portmap.Request) {
+			r.Client, r.From, r.RemoteHost, r.RemoteBits = ann6, ann6, netip.MustParseAddr("::ffff:11.0.0.0"), 120
+		},
+		"by NAT-PMP":       func(r *portmap.Request) { fromNet(r); r.Origin = portmap.NATPMP },
+		"a set by NAT-PMP": func(r *portmap.Request) { r.Ports = 4; r.Origin = portmap.NATPMP },
 	} {
 		if m, err := w.MapInternal(with(pcpAsk(ann, 5000, 5000, 'a'), change)); !errors.Is(err, portmap.ErrDenied) || m.Client.IsValid() {
 			t.Errorf("%s: %+v, %v", name, m, err)
@@ -339,4 +343,27 @@ func TestMapInternalKernel(t *testing.T) {
 	w.fw.Break(false)
 	w.Sync()
 	w.checkKernel()
+}
+
+// TestPortSetPolicy: each port of a set must be permitted, later, too.
+func TestPortSetPolicy(t *testing.T) {
+	for name, deny := range map[string]func(*portmap.Rule){
+		"external": func(r *portmap.Rule) { r.External = ports(6002, 6002) },
+		"internal": func(r *portmap.Rule) { r.Internal = ports(5002, 5002) },
+	} {
+		w := newWorld(t, nil)
+		w.mustPut(set(3, pcpAsk(ann, 5000, 6000, 'a')))
+		p := policy()
+		p.Rules = []portmap.Rule{anyRule(false, ports(0, 65535), "deny")}
+		deny(&p.Rules[0])
+		w.SetPolicy(p)
+		before := w.List()
+		if m, err := w.MapInternal(set(3, pcpAsk(ann, 5000, 6000, 'a'))); !errors.Is(err, portmap.ErrDenied) || !slices.Equal(w.List(), before) {
+			t.Errorf("%s: %+v, %v", name, m, err)
+		}
+		next := newWorld(t, func(c *portmap.Config) { c.Policy = p })
+		if dropped := next.Restore(before); len(dropped) != 1 || !errors.Is(dropped[0], portmap.ErrDenied) {
+			t.Errorf("%s: restored, %v", name, dropped)
+		}
+	}
 }

@@ -32,12 +32,36 @@ func TestFirewallIsStrict(t *testing.T) {
 	changed := a
 	changed.Description = "changed"
 	nobody := mapping("10.0.0.1", 0)
+	set := func(port, ports uint16, change func(*portmap.Mapping)) func(f *Firewall) error {
+		m := mapping("10.0.0.1", port)
+		m.Ports, m.Origin = ports, portmap.PCP
+		if change != nil {
+			change(&m)
+		}
+		return func(f *Firewall) error { return f.Change(nil, &m) }
+	}
+	from := func(text string) func(*portmap.Mapping) {
+		p := netip.MustParsePrefix(text)
+		return func(m *portmap.Mapping) { m.RemoteHost, m.RemoteBits = p.Addr(), uint8(p.Bits()) }
+	}
 	for name, use := range map[string]func(f *Firewall) error{
 		"change of a mapping that it does not have": func(f *Firewall) error { return f.Change([]portmap.Mapping{b}, nil) },
 		"change of a mapping that is different":     func(f *Firewall) error { return f.Change([]portmap.Mapping{changed}, nil) },
 		"adding one that it has":                    func(f *Firewall) error { return f.Change(nil, &a) },
 		"adding another client's port":              func(f *Firewall) error { return f.Change(nil, &other) },
 		"adding port 0":                             func(f *Firewall) error { return f.Change(nil, &nobody) },
+		"a set over another mapping's element":      set(4998, 3, nil),
+		"a set into another client's port":          set(4998, 3, func(m *portmap.Mapping) { from("11.0.0.0/8")(m); m.Client = other.Client }),
+		"a set of one":                              set(6000, 1, nil),
+		"a set of too many":                         set(6000, 65, nil),
+		"a set beyond the last port":                set(65535, 2, nil),
+		"a set beyond the last internal port":       set(6000, 2, func(m *portmap.Mapping) { m.InternalPort = 65535 }),
+		"a set by UPnP":                             set(6000, 2, func(m *portmap.Mapping) { m.Origin = portmap.UPnP }),
+		"a filter by UPnP":                          set(6000, 0, func(m *portmap.Mapping) { from("11.0.0.0/8")(m); m.Origin = portmap.UPnP }),
+		"a filter that is not masked":               set(6000, 0, from("11.0.0.1/8")),
+		"a filter of one host":                      set(6000, 0, from("11.0.0.1/32")),
+		"a filter of IPv6":                          set(6000, 0, from("2001:db8::/32")),
+		"a remote port by UPnP":                     set(6000, 0, func(m *portmap.Mapping) { m.RemotePort, m.Origin = 5, portmap.UPnP }),
 		"nothing":                                   func(f *Firewall) error { return f.Change(nil, nil) },
 		"sync with a mapping twice":                 func(f *Firewall) error { return f.Sync(portmap.Network{}, []portmap.Mapping{a, b, a}) },
 		"a call during another": func(f *Firewall) error {
@@ -96,5 +120,28 @@ func TestFirewallRefuses(t *testing.T) {
 	}
 	if f.Calls() != 7 || f.Syncs() != 1 {
 		t.Errorf("%d calls, %d syncs; want 7 and 1", f.Calls(), f.Syncs())
+	}
+}
+
+// TestFirewallSets: what sets and filters leave to others is theirs.
+func TestFirewallSets(t *testing.T) {
+	f := New(t)
+	for _, change := range []func(*portmap.Mapping){
+		func(m *portmap.Mapping) { m.Ports = 8 },
+		func(m *portmap.Mapping) { m.Ports, m.RemoteHost, m.RemoteBits = 8, netip.MustParseAddr("11.0.0.0"), 8 },
+		func(m *portmap.Mapping) { m.RemoteHost, m.RemoteBits = netip.MustParseAddr("11.0.0.0"), 16 },
+		func(m *portmap.Mapping) {
+			m.RemoteHost, m.RemoteBits, m.RemotePort = netip.MustParseAddr("11.0.0.0"), 16, 5
+		},
+		func(m *portmap.Mapping) { m.ExternalPort += 8 },
+		func(m *portmap.Mapping) { m.ExternalPort, m.Ports = m.ExternalPort-64, 64 },
+		func(m *portmap.Mapping) { m.Protocol, m.Ports = portmap.UDP, 64 },
+	} {
+		m := mapping("10.0.0.1", 5000)
+		m.Origin = portmap.PCP
+		change(&m)
+		if err := f.Change(nil, &m); err != nil {
+			t.Error(err)
+		}
 	}
 }
