@@ -82,7 +82,7 @@ func TestPortSet(t *testing.T) {
 				inUse := c.InUse
 				c.InUse = func(p portmap.Protocol, port uint16) (bool, error) { asked++; return inUse(p, port) }
 			})
-			w.used[tt.used] = true
+			w.used[tt.used] = tt.used != 0
 			for _, req := range tt.before {
 				w.mustPut(req)
 			}
