@@ -39,14 +39,13 @@ func (t *Table) MapInternal(req Request) (Mapping, error) {
 // mapInternal makes of the request's mapping what is granted, or, with ErrNonce,
 // what is there.
 func (t *Table) mapInternal(req *Request) (by string, err error) {
-	one := *req // where its ports lie is not yet known
-	if one.Ports = 0; req.Pinhole.IsValid() {
-		one.ExternalPort = one.InternalPort
-	}
 	if !t.network.OnLink(req.Client) {
 		return "", fmt.Errorf("%w: %v", ErrNotLANHost, req.Client)
 	}
-	if err = t.policy.entitled(&one); err != nil {
+	wished, ports := req.ExternalPort, req.Ports // where they lie is not yet known
+	req.ExternalPort, req.Ports = req.InternalPort, 0
+	err = t.policy.entitled(req)
+	if req.ExternalPort, req.Ports = wished, ports; err != nil {
 		return "", err
 	}
 	if e := t.holder(req.clientPort(0), req.Origin, &req.Mapping); e != nil {
@@ -139,10 +138,10 @@ func (e *entry) part(asked *Mapping) Mapping {
 // NoFilter, only where there is none.
 func (r *Request) filter(asked *Mapping) error {
 	if !r.NoFilter {
-		switch none := (Mapping{}); {
-		case asked.sameRemote(&none):
+		if !asked.filtered() {
 			return nil
-		case !r.sameRemote(&none) && !r.sameRemote(asked):
+		}
+		if r.filtered() && !r.sameRemote(asked) {
 			return fmt.Errorf("%w: from %s", ErrFilters, r.remote())
 		}
 	}
@@ -152,12 +151,12 @@ func (r *Request) filter(asked *Mapping) error {
 
 // place chooses the ports of a new mapping.
 func (t *Table) place(req *Request) error {
-	one := req.Mapping
-	one.Ports = 0
-	if err := t.quota(&one); err != nil {
+	wished := req.count()
+	req.Ports = 0
+	if err := t.quota(&req.Mapping); err != nil {
 		return err
 	}
-	n := min(req.count(), t.policy.MaxMappings-t.total, t.policy.MaxPerClient-t.perClient[req.Client], 1<<16-int(req.InternalPort))
+	n := min(wished, t.policy.MaxMappings-t.total, t.policy.MaxPerClient-t.perClient[req.Client], 1<<16-int(req.InternalPort))
 	if req.Pinhole.IsValid() {
 		n = min(n, t.pinsLeft())
 	}
@@ -177,7 +176,7 @@ func (t *Table) place(req *Request) error {
 	} else {
 		n, err = t.search(req, n)
 	}
-	if req.Ports = 0; n > 1 {
+	if n > 1 {
 		req.Ports = uint16(n)
 	}
 	return err
@@ -197,12 +196,10 @@ func (t *Table) run(req *Request, port, n int) (got, asked int, err error) {
 				break
 			}
 			asked++
-			used, err := t.inUse(one.Protocol, one.ExternalPort)
-			if err != nil {
-				return 0, asked, fmt.Errorf("%w: cannot tell whether the router uses the port: %w", ErrFirewall, err)
-			}
-			if used {
+			if err := t.free(one.Protocol, one.ExternalPort); errors.Is(err, ErrInUse) {
 				break
+			} else if err != nil {
+				return 0, asked, err
 			}
 		}
 		got++

@@ -127,7 +127,7 @@ func (m Mapping) String() string {
 		return m.pinhole()
 	}
 	from := ""
-	if m.RemoteHost.IsValid() || m.RemotePort != 0 {
+	if m.filtered() {
 		from = " from " + m.remote()
 	}
 	return fmt.Sprintf("%s%s to %v port %d", m.external(), from, m.Client, m.InternalPort)
@@ -140,6 +140,9 @@ func (m *Mapping) external() string {
 	}
 	return fmt.Sprintf("%v port %d", m.Protocol, m.ExternalPort)
 }
+
+// filtered reports whether connections may not come from anywhere.
+func (k *Key) filtered() bool { return k.RemoteHost.IsValid() || k.RemotePort != 0 }
 
 // remote is where connections may come from, for people.
 func (k *Key) remote() string {

@@ -1,7 +1,6 @@
 package portmap
 
 import (
-	"fmt"
 	"net/netip"
 	"time"
 )
@@ -47,39 +46,25 @@ func (t *Table) releaseOldest() {
 	delete(t.held, oldest)
 }
 
-// ownPort reports whether the external port is one of NAT-PMP and PCP themselves
-// (SPEC MAP-7).
-func (k portKey) ownPort() bool {
-	return !k.host.IsValid() && k.protocol == UDP && (k.port == 5350 || k.port == 5351)
-}
-
-// keptFor gives another host for which an external port is kept that it does not
-// have, the zero Addr when there is none: the client of its last mapping for a
-// while, or, with NAT-PMP, of the companion, the same port of the other protocol
-// (SPEC PMP-11).
-func (t *Table) keptFor(k portKey, req *Request) netip.Addr {
+// kept says why a host may not have an external port that it does not have: it is
+// one of NAT-PMP and PCP themselves (SPEC MAP-7: ErrInUse), or kept for another
+// host (ErrConflict), the client of its last mapping for a while, or, with
+// NAT-PMP, of the companion, the same port of the other protocol (SPEC PMP-11).
+func (t *Table) kept(k portKey, req *Request) error {
 	if k.host.IsValid() {
-		return netip.Addr{}
+		return nil
+	}
+	if k.protocol == UDP && (k.port == 5350 || k.port == 5351) {
+		return ErrInUse
 	}
 	if h, ok := t.held[k.heldPort()]; ok && h.client != req.Client && h.until > t.now() {
-		return h.client
+		return ErrConflict
 	}
 	k.protocol ^= TCP ^ UDP
 	for _, e := range t.ports[k] {
 		if e.Client != req.Client && (e.Origin == NATPMP || req.Origin == NATPMP) {
-			return e.Client
+			return ErrConflict
 		}
-	}
-	return netip.Addr{}
-}
-
-// reserved says why req may not have the port though it has no mapping.
-func (t *Table) reserved(k portKey, req *Request) error {
-	if k.ownPort() {
-		return fmt.Errorf("%w: UDP port %d is that of NAT-PMP and PCP", ErrInUse, k.port)
-	}
-	if a := t.keptFor(k, req); a.IsValid() {
-		return fmt.Errorf("%w: %v port %d is kept for %v", ErrConflict, k.protocol, k.port, a)
 	}
 	return nil
 }
@@ -87,7 +72,7 @@ func (t *Table) reserved(k portKey, req *Request) error {
 // open reports whether req could have the external port: no mapping has it, and
 // it is kept for nobody else.
 func (t *Table) open(k portKey, req *Request) bool {
-	return len(t.ports[k]) == 0 && !k.ownPort() && !t.keptFor(k, req).IsValid()
+	return len(t.ports[k]) == 0 && t.kept(k, req) == nil
 }
 
 // excludes reports whether a mapping keeps another one of the same client off its

@@ -188,8 +188,8 @@ func (t *Table) conflict(req *Request) (*entry, error) {
 	var same *entry
 	for i := range uint16(req.count()) {
 		k := req.portKey().plus(i)
-		if err := t.reserved(k, req); err != nil {
-			return nil, err
+		if err := t.kept(k, req); err != nil {
+			return nil, fmt.Errorf("%w: %v port %d is kept for it", err, k.protocol, k.port)
 		}
 		for _, e := range t.ports[k] {
 			switch {
