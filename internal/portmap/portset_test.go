@@ -367,3 +367,15 @@ func TestPortSetPolicy(t *testing.T) {
 		}
 	}
 }
+
+// TestMapInternalInUse: what the kernel does not tell is not guessed.
+func TestMapInternalInUse(t *testing.T) {
+	w := newWorld(t, func(c *portmap.Config) {
+		c.InUse = func(portmap.Protocol, uint16) (bool, error) { return false, errors.New("no answer") }
+	})
+	for _, req := range []portmap.Request{pmpAsk(ann, 5000, 6000), set(8, pcpAsk(ann, 5000, 80, 'a')), with(pcpAsk(ann, 5000, 6000, 'a'), prefer)} {
+		if m, err := w.MapInternal(req); !errors.Is(err, portmap.ErrFirewall) || m.Client.IsValid() || len(w.List()) != 0 {
+			t.Errorf("%+v, %v", m, err)
+		}
+	}
+}
