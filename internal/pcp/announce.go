@@ -2,12 +2,9 @@ package pcp
 
 import (
 	"context"
-	"encoding/binary"
 	"net/netip"
-	"slices"
 	"time"
 
-	"github.com/linux-igd/upnpd/internal/portmap"
 	"github.com/linux-igd/upnpd/internal/sock"
 )
 
@@ -22,12 +19,8 @@ const (
 // maxTold bounds the clients remembered for updates, of one LAN.
 const maxTold = 1024
 
-// told names a mapping as its client does.
-type told struct {
-	client   netip.Addr
-	protocol portmap.Protocol
-	internal uint16
-}
+// told names a mapping as its client does: address, protocol and port.
+type told [19]byte
 
 // client is where the owner of a mapping was when it last asked, and what it was
 // told.
@@ -36,7 +29,7 @@ type client struct {
 	reply  []byte        // with its options
 	until  time.Duration // the mapping's Deadline, by which it is known again
 	nonce  [12]byte
-	prefer bool // it wanted this address or none
+	strict bool // it wanted this address or none
 
 	// Of the goroutine of Run.
 	address netip.Addr // the external address that it was last told
@@ -54,26 +47,22 @@ func (s *Server) Announce() {
 	}
 }
 
-// serve sends what is due until ctx ends or reading fails.
-func (s *Server) serve(ctx context.Context, broken <-chan error) error {
+// serve sends what is due until ctx ends, or reading: ended says that.
+func (s *Server) serve(ctx context.Context, broken <-chan error) (ended bool, err error) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for sent, failing := 0, false; ; sent++ {
+	for sent := 0; ; sent++ {
 		select {
 		case <-ctx.Done():
-			return nil
+			return false, nil
 		case err := <-broken:
-			return err // nil when ctx has ended
+			return true, err // nil when ctx has ended
 		case <-s.again:
 			sent = 0
 		case <-timer.C:
 		}
-		err := s.announce(ctx)
+		s.announce(ctx)
 		s.update(ctx, sent == 0)
-		if err != nil && !failing && ctx.Err() == nil {
-			s.cfg.Logf("pcp: announce on %v: %v", s.lan.Addr, err)
-		}
-		failing = err != nil
 		if timer.Stop(); sent < announcements-1 {
 			timer.Reset(firstGap << sent)
 		}
@@ -82,108 +71,87 @@ func (s *Server) serve(ctx context.Context, broken <-chan error) error {
 
 // announce sends one announcement of each protocol. Without an external address
 // NAT-PMP has nothing to say.
-func (s *Server) announce(ctx context.Context) (err error) {
-	to, epoch := netip.AddrPortFrom(group4(), clientPort), s.cfg.Epoch.Seconds()
+func (s *Server) announce(ctx context.Context) {
+	group := netip.AddrFrom4([4]byte{224, 0, 0, 1}) // all hosts of the link
 	if s.lan.IPv6 {
-		to = netip.AddrPortFrom(group6(), clientPort)
-	} else if a := s.external(); s.cfg.NATPMP && a.IsValid() {
-		err = s.conn.WriteTo(ctx, pmpAddress(a, epoch), to, s.lan.Addr)
+		group = netip.AddrFrom16([16]byte{0: 0xff, 1: 2, 15: 1})
+	}
+	to := netip.AddrPortFrom(group, clientPort)
+	if s.cfg.NATPMP && !s.lan.IPv6 && s.external().IsValid() {
+		s.say(ctx, s.conn.WriteTo(ctx, s.pmpAddress(), to, s.lan.Addr))
 	}
 	if s.cfg.PCP {
-		if failed := s.conn.WriteTo(ctx, announcement(epoch), to, s.lan.Addr); err == nil {
-			err = failed
+		s.say(ctx, s.conn.WriteTo(ctx, s.respond(nil, success, 0), to, s.lan.Addr))
+	}
+}
+
+// remember keeps who must hear when the external address changes; nil: nobody, the
+// mapping is deleted.
+func (s *Server) remember(q *request, c *client) {
+	var k told
+	copy(k[:], q.packet[8:24])
+	k[16] = q.packet[36]
+	copy(k[17:], q.packet[40:42])
+	now := s.cfg.Now()
+	s.mu.Lock()
+	if delete(s.told, k); c != nil && len(s.told) >= maxTold {
+		for k, c := range s.told {
+			if c.until <= now { // the lease has ended
+				delete(s.told, k)
+			}
 		}
 	}
-	return err
-}
-
-// remember keeps who must hear when the external address changes. A pinhole has
-// none.
-func (s *Server) remember(packet sock.Packet, m *portmap.Mapping, prefer bool, address netip.Addr, reply []byte) {
-	if s.lan.IPv6 {
-		return
+	if c != nil && len(s.told) < maxTold {
+		s.told[k] = c
 	}
-	k := told{m.Client, m.Protocol, m.InternalPort}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.told[k] == nil && len(s.told) >= maxTold {
-		s.makeRoom()
-	}
-	s.told[k] = &client{packet: packet, reply: slices.Clone(reply), until: m.Deadline, nonce: m.Nonce, prefer: prefer, address: address}
-}
-
-// makeRoom forgets those whose leases have ended, and the one that ends next.
-func (s *Server) makeRoom() {
-	now, first := s.cfg.Now(), told{}
-	for k, c := range s.told {
-		if c.until <= now {
-			delete(s.told, k)
-		} else if !first.client.IsValid() || c.until < s.told[first].until {
-			first = k
-		}
-	}
-	delete(s.told, first)
-}
-
-// forget forgets a client, unless it has asked again (nil: whatever it did).
-func (s *Server) forget(k told, c *client) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if c == nil || s.told[k] == c {
-		delete(s.told, k)
-	}
+	s.mu.Unlock()
 }
 
 // update tells clients what became of their mappings when the external address is
 // another one, until they ask again (ANN-4). changed: it may have become that now.
 func (s *Server) update(ctx context.Context, changed bool) {
 	address := s.external()
-	if !s.cfg.PCP || s.lan.IPv6 || !address.IsValid() {
+	if !address.IsValid() {
 		return
 	}
-	due := map[told]*client{}
+	var due []*client
 	s.mu.Lock()
-	for k, c := range s.told {
-		if changed && c.address != address {
+	for _, c := range s.told {
+		if changed && c.address != address && !c.ended {
 			c.address, c.left = address, updates
 		}
 		if c.left > 0 {
 			c.left--
-			due[k] = c
+			due = append(due, c)
 		}
 	}
 	s.mu.Unlock()
-	for k, c := range due {
-		p := s.news(k, c)
-		if p != nil {
+	for _, c := range due {
+		if p := s.news(c); p != nil {
 			_ = s.conn.WriteTo(ctx, p, c.packet.Src, c.packet.Dst) // there are others, and the client will ask
-		}
-		if p == nil || c.ended && c.left == 0 {
-			s.forget(k, c)
 		}
 	}
 }
 
 // news is the update for one client, nil when the mapping is no longer as it was.
 // One that was to have its address or none ends.
-func (s *Server) news(k told, c *client) []byte {
-	m, err := s.cfg.Table.LookupInternal(k.protocol, k.client, k.internal, portmap.PCP)
-	if mine := err == nil && m.Origin == portmap.PCP && m.Deadline == c.until; mine == c.ended {
-		return nil
-	}
-	epoch, p := s.cfg.Epoch.Seconds(), slices.Clone(c.reply)
-	if !c.prefer {
-		setHeader(p, success, s.remaining(m), epoch)
-		assign(p, binary.BigEndian.Uint16(p[42:]), c.address)
+func (s *Server) news(c *client) []byte {
+	q := &request{packet: c.reply}
+	q.From = c.packet.Src.Addr()
+	q.parseMap()
+	q.Nonce = c.nonce
+	m, ok := s.lookup(&q.Request)
+	mine := ok && m.Deadline == c.until
+	switch {
+	case mine && !c.strict:
+		p := s.respond(c.reply, success, s.remaining(m))
+		assign(p, c.address)
 		return p
-	}
-	if !c.ended {
-		s.cfg.Logf("pcp: %v ends: its client wants it at the external address of before, or not at all", m)
-		if s.cfg.Table.UnmapInternal(k.protocol, k.client, k.internal, portmap.PCP, c.nonce) != nil {
-			return nil
-		}
+	case mine && s.unmap(&q.Request) == success:
 		c.ended = true
+		return s.refuse(q, cannotProvide)
+	case c.ended && !ok:
+		return s.respond(c.reply, cannotProvide, cannotProvide.lifetime())
 	}
-	setHeader(p, cannotProvide, cannotProvide.lifetime(), epoch)
-	return p
+	return nil
 }

@@ -15,55 +15,30 @@ const (
 	maxSources  = 256 // addresses remembered
 )
 
-// A bucket of tokens, kept as the time on the boot clock at which it is full again.
-// The zero bucket is full.
-type bucket struct {
-	full time.Duration
-	told bool // that it is empty
+// limiter bounds the requests of one source and of all together by token buckets.
+// A bucket is the time on the boot clock at which it is full again; 0: it is.
+type limiter struct {
+	all     time.Duration
+	sources map[netip.Addr]time.Duration
 }
 
-// take takes a token, if there is one.
-func (b *bucket) take(now time.Duration, burst int, every time.Duration) bool {
-	if b.full <= now {
-		*b = bucket{full: now}
-	}
-	if b.full+every > now+time.Duration(burst)*every {
+// take gives the bucket without one token, if it has one.
+func take(full, now time.Duration, burst int, every time.Duration) (time.Duration, bool) {
+	full = max(full, now) + every
+	return full, full-now <= time.Duration(burst)*every
+}
+
+// allow takes a token of src and of all. With too many sources all are forgotten:
+// what they have left together bounds them, too.
+func (l *limiter) allow(now time.Duration, src netip.Addr) bool {
+	one, ok := take(l.sources[src], now, sourceBurst, sourceEvery)
+	all, some := take(l.all, now, globalBurst, globalEvery)
+	if !ok || !some {
 		return false
 	}
-	b.full += every
+	if len(l.sources) >= maxSources {
+		clear(l.sources)
+	}
+	l.all, l.sources[src] = all, one
 	return true
-}
-
-// limiter bounds the requests of one source and of all together.
-type limiter struct {
-	all     bucket
-	sources map[netip.Addr]bucket
-}
-
-// allow takes a token of src and of all. When there is none, tell says whether
-// that is news.
-func (l *limiter) allow(now time.Duration, src netip.Addr) (ok, tell bool) {
-	b, known := l.sources[src]
-	if !known && len(l.sources) >= maxSources {
-		for a, b := range l.sources {
-			if b.full <= now {
-				delete(l.sources, a)
-			}
-		}
-	}
-	empty := &l.all
-	if known || len(l.sources) < maxSources {
-		if !b.take(now, sourceBurst, sourceEvery) {
-			empty = &b
-		} else if l.all.take(now, globalBurst, globalEvery) {
-			empty, ok = nil, true
-		}
-	}
-	if !ok {
-		tell, empty.told = !empty.told, true
-	}
-	if known || ok {
-		l.sources[src] = b
-	}
-	return ok, tell
 }

@@ -1,134 +1,125 @@
 package pcp
 
 import (
-	"errors"
+	"encoding/binary"
 	"fmt"
-	"net/netip"
 	"time"
 
 	"github.com/linux-igd/upnpd/internal/portmap"
 	"github.com/linux-igd/upnpd/internal/sock"
 )
 
-// pcpMap answers a MAP request (RFC 6887, section 11.3).
-func (s *Server) pcpMap(p []byte, packet sock.Packet, r *request) []byte {
-	var o options
-	m, err := parseMap(p)
-	if err == success {
-		o, err = parseOptions(p[mapLen:], r, &m)
-	}
-	protocol := portmap.Protocol(m.protocol)
-	wildcard := m.internal == 0 && (m.protocol == 0 || protocol == portmap.TCP || protocol == portmap.UDP)
+// pcp answers a request of version 2, nil for none.
+func (s *Server) pcp(p []byte, packet *sock.Packet) []byte {
+	q := &request{packet: p}
+	q.From = packet.Src.Addr()
+	err := unsuppOpcode // PEER, too: a router at home may do without (PEER-1)
 	switch {
-	case err != success:
-	case wildcard && r.lifetime == 0: // MAP-10: none was ever made
-		return s.mapped(p, r, &o, &portmap.Mapping{Key: portmap.Key{ExternalPort: m.external}}, m.address)
-	case protocol != portmap.TCP && protocol != portmap.UDP, m.internal == 0: // MAP-1
-		err = unsuppProtocol
-	case r.lifetime == 0:
-		return s.unmap(p, r, &m, &o)
-	default:
-		return s.grant(p, packet, r, &m, &o)
+	case len(p) < headerLen: // PCP-3
+		return nil
+	case len(p) > maxMessage, len(p)%4 != 0: // PCP-4
+		err = malformedRequest
+	case addrAt(p, 8) != q.From: // PCP-5
+		err = addressMismatch
+	case p[1] == opAnnounce: // ANN-1
+		if err = q.parseOptions(p[headerLen:]); err == success {
+			return s.respond(nil, success, 0)
+		}
+	case p[1] == opMap:
+		if err = q.parseMap(); err == success {
+			return s.pcpMap(q, packet)
+		}
 	}
-	return s.refuse(p, r.client, fmt.Sprintf("PCP MAP of %v port %d", protocol, m.internal), err)
+	return s.refuse(q, err)
+}
+
+// refuse answers a request that the table was not asked for, with a line in the
+// log.
+func (s *Server) refuse(q *request, r result) []byte {
+	what := "PCP request"
+	if q.InternalPort != 0 {
+		what = fmt.Sprintf("PCP MAP of %v port %d", q.Protocol, q.InternalPort)
+	}
+	s.cfg.Table.Refused(q.From, what, r)
+	return s.respond(q.packet, r, r.lifetime())
+}
+
+// pcpMap answers a MAP request (RFC 6887, section 11.3).
+func (s *Server) pcpMap(q *request, packet *sock.Packet) []byte {
+	known := q.Protocol == portmap.TCP || q.Protocol == portmap.UDP
+	switch {
+	case q.lifetime == 0 && q.InternalPort == 0 && (known || q.Protocol == 0): // MAP-10: such a mapping was never made
+	case !known, q.InternalPort == 0: // MAP-1
+		return s.refuse(q, unsuppProtocol)
+	case q.lifetime != 0:
+		return s.grant(q, packet)
+	default:
+		if r := s.unmap(&q.Request); r != success {
+			held, _ := s.lookup(&q.Request)
+			return s.refused(q, r, held)
+		}
+		s.remember(q, nil)
+	}
+	return q.appendOptions(s.respond(q.packet[:mapLen], success, 0), &q.Mapping)
 }
 
 // grant makes or renews a mapping.
-func (s *Server) grant(p []byte, packet sock.Packet, r *request, m *mapRequest, o *options) []byte {
-	req := s.wish(r, m, o)
-	address := r.client // MAP-12
+func (s *Server) grant(q *request, packet *sock.Packet) []byte {
+	address := q.Client // MAP-12
 	if !s.lan.IPv6 {
 		address = s.external()
 	}
-	// The table knows ports only.
-	elsewhere := o.prefer && !m.address.IsUnspecified() && m.address != address
+	strict := q.Prefer && !q.address.IsUnspecified()
 	switch {
 	case !address.IsValid():
-		return s.refuse(p, r.client, "PCP "+req.Mapping.String(), networkFailure)
-	case elsewhere: // MAP-6
-		return s.refuse(p, r.client, "PCP "+req.Mapping.String(), cannotProvide)
+		return s.refuse(q, networkFailure)
+	case strict && q.address != address: // MAP-6; the table knows ports only
+		return s.refuse(q, cannotProvide)
 	}
-	got, err := s.cfg.Table.MapInternal(req)
-	if err != nil {
-		return s.refused(p, err, got)
+	q.Lease = max(time.Duration(q.lifetime)*time.Second, s.cfg.MinLease) // MAP-9
+	m, r := s.mapInternal(&q.Request)
+	if r != success {
+		return s.refused(q, r, m)
 	}
-	reply := s.mapped(p, r, o, &got, address)
-	s.remember(packet, &got, o.prefer && !m.address.IsUnspecified(), address, reply)
+	reply := s.respond(q.packet[:mapLen], success, s.remaining(m))
+	clear(reply[37:40]) // reserved
+	binary.BigEndian.PutUint16(reply[42:], m.ExternalPort)
+	assign(reply, address)
+	reply = q.appendOptions(reply, m)
+	if !s.lan.IPv6 { // a pinhole has no external address
+		s.remember(q, &client{packet: *packet, reply: reply, until: m.Deadline, nonce: m.Nonce, strict: strict, address: address})
+	}
 	return reply
 }
 
-// wish is what a MAP request asks of the table.
-func (s *Server) wish(r *request, m *mapRequest, o *options) portmap.Request {
-	lease := min(max(time.Duration(r.lifetime)*time.Second, s.cfg.MinLease), s.cfg.MaxLease) // MAP-9
-	req := portmap.Request{
-		Mapping: portmap.Mapping{
-			Key: o.filter, Client: r.client, InternalPort: m.internal, Enabled: true,
-			Origin: portmap.PCP, Owner: r.client, Nonce: m.nonce, Ports: o.ports,
-		},
-		Lease: lease, From: r.client,
-		Prefer: o.prefer, Parity: o.parity, NoFilter: o.cleared,
-	}
-	req.Protocol, req.ExternalPort = portmap.Protocol(m.protocol), m.external
-	switch {
-	case o.readable:
-		req.Description, req.NoDescription = o.description, o.description == ""
-	default:
-		old, err := s.cfg.Table.LookupInternal(req.Protocol, r.client, m.internal, portmap.PCP)
-		if err != nil || old.Origin == portmap.NATPMP { // a new one says at least who made it
-			req.Description = portmap.PCP.String()
-		}
-	}
-	return req
-}
-
-// unmap ends a mapping (MAP-10).
-func (s *Server) unmap(p []byte, r *request, m *mapRequest, o *options) []byte {
-	protocol := portmap.Protocol(m.protocol)
-	err := s.cfg.Table.UnmapInternal(protocol, r.client, m.internal, portmap.PCP, m.nonce)
-	if err != nil && !errors.Is(err, portmap.ErrNoEntry) {
-		held, _ := s.cfg.Table.LookupInternal(protocol, r.client, m.internal, portmap.PCP)
-		return s.refused(p, err, held)
-	}
-	s.forget(told{r.client, protocol, m.internal}, nil)
-	none := portmap.Mapping{Key: portmap.Key{ExternalPort: m.external}, InternalPort: m.internal, Ports: o.ports, Description: o.description}
-	return s.mapped(p, r, o, &none, m.address)
-}
-
-// mapped is the response to what succeeded.
-func (s *Server) mapped(p []byte, r *request, o *options, m *portmap.Mapping, address netip.Addr) []byte {
-	lifetime := uint32(0)
-	if r.lifetime != 0 {
-		lifetime = s.remaining(*m)
-	}
-	reply := granted(p, lifetime, s.cfg.Epoch.Seconds(), m.ExternalPort, address)
-	return answerOptions(reply, p[mapLen:], o, m)
-}
-
-// refused is the response to what the table refused. held is what was in the way.
-func (s *Server) refused(p []byte, err error, held portmap.Mapping) []byte {
-	r := resultOf(err)
+// refused answers a request that the table refused. held is what was in the way.
+func (s *Server) refused(q *request, r result, held *portmap.Mapping) []byte {
 	lifetime := r.lifetime()
 	if r == notAuthorized && held.Client.IsValid() { // MAP-3
 		lifetime = s.remaining(held)
 	}
-	return failure(p, r, lifetime, s.cfg.Epoch.Seconds())
+	return s.respond(q.packet, r, lifetime)
 }
 
-// resultOf is the result code for an error of the table.
-func resultOf(err error) result {
-	for _, known := range [...]struct {
-		err error
-		result
-	}{
-		{portmap.ErrQuota, userExQuota}, // which is an ErrFull, too
-		{portmap.ErrFull, noResources},
-		{portmap.ErrFirewall, noResources},
-		{portmap.ErrCannotProvide, cannotProvide},
-		{portmap.ErrFilters, excessivePeers},
-	} {
-		if errors.Is(err, known.err) {
-			return known.result
-		}
-	}
-	return notAuthorized
+// mapInternal asks the table for a mapping. MaxLease bounds the lease.
+func (s *Server) mapInternal(q *portmap.Request) (*portmap.Mapping, result) {
+	q.Lease = min(q.Lease, s.cfg.MaxLease)
+	m, err := s.cfg.Table.MapInternal(*q)
+	return &m, resultOf(err)
+}
+
+// unmap asks the table to end one.
+func (s *Server) unmap(q *portmap.Request) result {
+	return resultOf(s.cfg.Table.UnmapInternal(q.Protocol, q.Client, q.InternalPort, q.Origin, q.Nonce))
+}
+
+// lookup gives what the client of the mapping has now at its own port.
+func (s *Server) lookup(m *portmap.Request) (*portmap.Mapping, bool) {
+	held, err := s.cfg.Table.LookupInternal(m.Protocol, m.Client, m.InternalPort, m.Origin)
+	return &held, err == nil
+}
+
+// remaining is what is left of a mapping's lease, in seconds.
+func (s *Server) remaining(m *portmap.Mapping) uint32 {
+	return uint32(s.cfg.Table.Remaining(*m) / time.Second)
 }

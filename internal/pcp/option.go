@@ -18,158 +18,136 @@ const (
 	optPortSet       = 130 // RFC 7753
 )
 
-// options are those of a MAP request.
-type options struct {
-	prefer bool // PREFER_FAILURE
-
-	// filter has RemoteHost, RemoteBits and RemotePort of the FILTER behind the
-	// last one that clears.
-	filtered, cleared bool
-	filter            portmap.Key
-
-	described   bool // DESCRIPTION is there
-	readable    bool // and is UTF-8
-	description string
-
-	ports  uint16 // of PORT_SET; 0: there is none
-	parity bool
-}
-
-// nextOption cuts the first option off p. ok is false when it is longer than what
-// is there.
-func nextOption(p []byte) (code byte, data, rest []byte, ok bool) {
-	if len(p) < 4 {
-		return 0, nil, nil, false
+// nextOption cuts the first option off p: code is that of data. A nil data says
+// that it is longer than what is there.
+func nextOption(p []byte) (data, rest []byte) {
+	if len(p) >= 4 {
+		n := int(binary.BigEndian.Uint16(p[2:]))
+		if end := 4 + (n+3)&^3; end <= len(p) {
+			return p[4 : 4+n], p[end:]
+		}
 	}
-	n := int(binary.BigEndian.Uint16(p[2:]))
-	padded := (n + 3) &^ 3
-	if padded > len(p)-4 {
-		return 0, nil, nil, false
-	}
-	return p[0], p[4 : 4+n], p[4+padded:], true
+	return nil, nil
 }
 
-// appendOption adds an option with its padding.
-func appendOption(p []byte, code byte, data []byte) []byte {
-	p = append(p, code, 0, byte(len(data)>>8), byte(len(data)))
-	p = append(p, data...)
-	return append(p, 0, 0, 0)[:(len(p)+3)&^3]
-}
-
-// onlyOptional checks the options of an opcode that has none: those that may be
-// ignored are.
-func onlyOptional(p []byte) result {
+// parseOptions reads the options of a request in their order (PCP-8).
+func (q *request) parseOptions(p []byte) result {
 	for len(p) > 0 {
-		code, _, rest, ok := nextOption(p)
-		switch {
-		case !ok:
+		data, rest := nextOption(p)
+		if data == nil {
 			return malformedOption
-		case code < optOptional:
-			return unsuppOption
+		}
+		if r := q.take(p[0], data); r != success {
+			return r
 		}
 		p = rest
 	}
 	return success
 }
 
-// parseOptions reads the options of a MAP request in their order (PCP-8).
-func parseOptions(p []byte, r *request, m *mapRequest) (o options, err result) {
-	for len(p) > 0 && err == success {
-		code, data, rest, ok := nextOption(p)
-		if !ok {
-			return o, malformedOption
-		}
-		err = o.take(code, data, r, m)
-		p = rest
+func (q *request) take(code byte, data []byte) result {
+	if q.packet[1] != opMap && code < optOptional {
+		return unsuppOption
 	}
-	return o, err
-}
-
-func (o *options) take(code byte, data []byte, r *request, m *mapRequest) result {
 	switch code {
 	case optThirdParty: // MAP-14
-		switch {
-		case len(data) != 16:
-			return malformedOption
-		case addrAt(data, 0) == r.client:
+		if len(data) == 16 && addrAt(data, 0) == q.From {
 			return malformedRequest
+		} else if len(data) == 16 {
+			return unsuppOption
 		}
-		return unsuppOption
 	case optPreferFailure:
-		if len(data) != 0 || o.prefer || o.ports != 0 || r.lifetime == 0 || m.external == 0 {
-			return malformedOption
+		if len(data) == 0 && !q.Prefer && q.Ports == 0 && q.lifetime != 0 && q.ExternalPort != 0 {
+			q.Prefer = true
+			return success
 		}
-		o.prefer = true
 	case optFilter:
-		return o.addFilter(data, r)
+		return q.filter(data)
 	case optDescription: // MAP-15
-		if o.described {
-			return malformedOption
+		s := string(data)
+		if !utf8.ValidString(s) {
+			return success
 		}
-		o.described, o.readable, o.description = true, utf8.Valid(data), string(data)
+		if !q.described {
+			q.described, q.Description, q.NoDescription = true, s, s == ""
+			return success
+		}
 	case optPortSet: // MAP-16
-		if len(data) != 5 || o.prefer || o.ports != 0 || binary.BigEndian.Uint16(data) == 0 {
-			return malformedOption
+		if len(data) == 5 && !q.Prefer && q.Ports == 0 {
+			q.Ports, q.Parity = binary.BigEndian.Uint16(data), data[4]&1 != 0
 		}
-		o.ports, o.parity = binary.BigEndian.Uint16(data), data[4]&1 != 0
+		if len(data) == 5 && q.Ports != 0 {
+			return success
+		}
 	default:
 		if code < optOptional {
 			return unsuppOption
 		}
-	}
-	return success
-}
-
-// addFilter reads a FILTER (MAP-13). A mapping has one at most.
-func (o *options) addFilter(data []byte, r *request) result {
-	if len(data) != 20 || r.lifetime == 0 {
-		return malformedOption
-	}
-	bits, host := int(data[1]), netip.AddrFrom16([16]byte(data[4:]))
-	if bits == 0 {
-		o.filtered, o.cleared, o.filter = false, true, portmap.Key{}
 		return success
 	}
-	if r.client.Is4() {
-		bits -= 96
-	}
-	remote, err := host.Unmap().Prefix(bits)
-	if err != nil || host.Is4In6() != r.client.Is4() {
+	return malformedOption
+}
+
+// filter reads a FILTER (MAP-13). A mapping has one at most; the table knows
+// whether there is one already.
+func (q *request) filter(data []byte) result {
+	if len(data) != 20 || q.lifetime == 0 {
 		return malformedOption
 	}
-	f := portmap.Key{RemotePort: binary.BigEndian.Uint16(data[2:])}
-	if bits > 0 {
-		f.RemoteHost = remote.Addr()
-		if !remote.IsSingleIP() {
-			f.RemoteBits = uint8(bits)
-		}
+	bits, host := int(data[1]), addrAt(data, 4)
+	q.RemotePort, q.RemoteBits = binary.BigEndian.Uint16(data[2:]), 0
+	if bits == 0 {
+		q.RemoteHost, q.RemotePort = netip.Addr{}, 0
+		q.filtered, q.NoFilter = false, true
+		return success
 	}
-	if o.filtered && o.filter != f {
+	if host.Is4() {
+		bits -= 96
+	}
+	prefix, err := host.Prefix(bits)
+	switch {
+	case err != nil || host.BitLen() != q.From.BitLen():
+		return malformedOption
+	case q.filtered:
 		return excessivePeers
 	}
-	o.filtered, o.filter = true, f
+	q.filtered = true
+	if q.RemoteHost = prefix.Addr(); bits == 0 { // any, of IPv4
+		q.RemoteHost = netip.Addr{}
+	} else if bits < host.BitLen() {
+		q.RemoteBits = uint8(bits)
+	}
 	return success
 }
 
-// answerOptions adds to the reply the options of the request that were processed,
+// appendOptions adds to the reply the options of the request that were processed,
 // in their order: of DESCRIPTION what was stored, of PORT_SET what was granted. A
 // request that deletes gets them back.
-func answerOptions(reply, p []byte, o *options, m *portmap.Mapping) []byte {
-	for len(p) > 0 {
-		code, data, rest, _ := nextOption(p)
+func (q *request) appendOptions(reply []byte, m *portmap.Mapping) []byte {
+	for p := q.packet[mapLen:]; len(p) > 0; {
+		code := p[0]
+		data, rest := nextOption(p)
+		p = rest
 		switch code {
 		case optPreferFailure, optFilter:
-			reply = appendOption(reply, code, data)
 		case optDescription:
-			if o.readable {
-				reply = appendOption(reply, code, []byte(m.Description))
+			if !utf8.ValidString(string(data)) {
+				continue
 			}
+			data = []byte(m.Description)
 		case optPortSet:
-			if m.Ports > 1 {
-				reply = appendOption(reply, code, []byte{byte(m.Ports >> 8), byte(m.Ports), byte(m.InternalPort >> 8), byte(m.InternalPort), data[4] & 1})
+			if m.Ports <= 1 {
+				continue
 			}
+			data = append([]byte(nil), data...)
+			binary.BigEndian.PutUint16(data, m.Ports)
+			binary.BigEndian.PutUint16(data[2:], m.InternalPort)
+		default:
+			continue
 		}
-		p = rest
+		reply = append(reply, code, 0, byte(len(data)>>8), byte(len(data)))
+		reply = append(append(reply, data...), 0, 0, 0)
+		reply = reply[:len(reply)&^3]
 	}
 	return reply
 }

@@ -29,11 +29,6 @@ const Port = 5351
 // clientPort is where clients hear announcements (PMP-6, ANN-2).
 const clientPort = 5350
 
-// group4 and group6 are all hosts of a link (PMP-6, ANN-2). No socket need join them
-// to send there.
-func group4() netip.Addr { return netip.AddrFrom4([4]byte{224, 0, 0, 1}) }
-func group6() netip.Addr { return netip.IPv6LinkLocalAllNodes() }
-
 // Config is what all LANs have in common.
 type Config struct {
 	Table *portmap.Table
@@ -79,7 +74,7 @@ type Conn interface {
 // are lost (PMP-5, ANN-3).
 type Epoch struct {
 	now   func() time.Duration
-	begun atomic.Int64
+	begun atomic.Uint32 // in seconds of the boot clock
 }
 
 // NewEpoch begins an Epoch, on the boot clock.
@@ -91,12 +86,12 @@ func NewEpoch(now func() time.Duration) *Epoch {
 
 // Reset begins it again: the mappings are lost, or the external address is another
 // (ANN-3). Each Server's Announce should follow.
-func (e *Epoch) Reset() { e.begun.Store(int64(e.now())) }
+func (e *Epoch) Reset() { e.begun.Store(e.clock()) }
 
 // Seconds is the value for replies.
-func (e *Epoch) Seconds() uint32 {
-	return uint32((e.now() - time.Duration(e.begun.Load())) / time.Second)
-}
+func (e *Epoch) Seconds() uint32 { return e.clock() - e.begun.Load() }
+
+func (e *Epoch) clock() uint32 { return uint32(e.now() / time.Second) }
 
 // Server serves one LAN. Make one with New.
 type Server struct {
@@ -107,6 +102,7 @@ type Server struct {
 	limit limiter       // of the reading goroutine
 
 	mu   sync.Mutex
+	said time.Duration    // when say may speak again
 	told map[told]*client // who must hear of a new external address (ANN-4)
 }
 
@@ -119,7 +115,7 @@ func New(cfg Config, lan LAN, c Conn) *Server {
 	return &Server{
 		cfg: cfg, lan: lan, conn: c,
 		again: make(chan struct{}, 1),
-		limit: limiter{sources: map[netip.Addr]bucket{}},
+		limit: limiter{sources: map[netip.Addr]time.Duration{}},
 		told:  map[told]*client{},
 	}
 }
@@ -128,11 +124,11 @@ func New(cfg Config, lan LAN, c Conn) *Server {
 // is none.
 func (s *Server) external() netip.Addr {
 	up := s.cfg.State().Uplink
-	if up.Connected() && s.cfg.ExternalIP.IsValid() {
+	if !up.Connected() {
+		return netip.Addr{}
+	}
+	if s.cfg.ExternalIP.IsValid() {
 		return s.cfg.ExternalIP
 	}
-	if up.Connected() {
-		return up.Addr
-	}
-	return netip.Addr{}
+	return up.Addr
 }
