@@ -75,9 +75,9 @@ func (q *request) take(code byte, data []byte) result {
 	case optPortSet: // MAP-16
 		if len(data) == 5 && !q.Prefer && q.Ports == 0 {
 			q.Ports, q.Parity = binary.BigEndian.Uint16(data), data[4]&1 != 0
-		}
-		if len(data) == 5 && q.Ports != 0 {
-			return success
+			if q.Ports != 0 {
+				return success
+			}
 		}
 	default:
 		if code < optOptional {
