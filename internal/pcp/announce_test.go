@@ -367,6 +367,8 @@ func TestUpdatesBack(t *testing.T) {
 		heard("the first", uplink, uplink, uplink, uplink)
 		r.table.Flush()
 		heard("another, but the mapping is gone", uplink2)
+		r.upnp(ann, portmap.TCP, 5000, 5000, 600*time.Second)
+		heard("the first, and UPnP has the port", uplink)
 		r.end()
 	})
 }
@@ -391,6 +393,14 @@ func TestUpdatesBound(t *testing.T) {
 	remember(10, w.clock+time.Hour)
 	if len(w.told) != 24+10 {
 		t.Errorf("%d are remembered, want 34", len(w.told))
+	}
+	for lifetime, want := range map[uint32]int{600: 35, 0: 34} {
+		m := wish{nonce: 1, protocol: 6, internal: 5000}
+		w.pcpAsk(ann, m.of(ann)) // in any order of the two
+		m.lifetime = lifetime
+		if w.pcpAsk(ann, m.of(ann)); len(w.told) != want {
+			t.Errorf("%d are remembered after a lifetime of %d s, want %d", len(w.told), lifetime, want)
+		}
 	}
 }
 

@@ -109,9 +109,6 @@ type Server struct {
 // New returns a Server for one LAN; it does nothing before Run. The socket stays
 // the caller's to close, after Run has returned.
 func New(cfg Config, lan LAN, c Conn) *Server {
-	if cfg.Logf == nil {
-		cfg.Logf = func(string, ...any) {}
-	}
 	return &Server{
 		cfg: cfg, lan: lan, conn: c,
 		again: make(chan struct{}, 1),
