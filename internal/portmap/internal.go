@@ -171,7 +171,7 @@ func (t *Table) place(req *Request) error {
 			return fmt.Errorf("%w: a pinhole has the port of its host", ErrCannotProvide)
 		}
 		req.ExternalPort = req.InternalPort
-		n, _, err = t.run(req, int(req.ExternalPort), n)
+		n, err = t.run(req, int(req.ExternalPort), n)
 		n = max(n, 1) // why there is none says allow
 	} else {
 		n, err = t.search(req, n)
@@ -182,9 +182,9 @@ func (t *Table) place(req *Request) error {
 	return err
 }
 
-// run gives how many ports from port on req can have, n at most, and how often
-// the kernel was asked.
-func (t *Table) run(req *Request, port, n int) (got, asked int, err error) {
+// run gives how many ports from port on req can have: n at most, and as many as
+// may still be asked for.
+func (t *Table) run(req *Request, port, n int) (got int, err error) {
 	one := *req
 	for got < n && port+got <= 65535 {
 		one.ExternalPort, one.InternalPort = uint16(port+got), req.InternalPort+uint16(got)
@@ -192,19 +192,19 @@ func (t *Table) run(req *Request, port, n int) (got, asked int, err error) {
 			break
 		}
 		if !req.Pinhole.IsValid() {
-			if !t.open(one.portKey(), req) {
+			if req.asked == mostInUse || !t.open(one.portKey(), req) {
 				break
 			}
-			asked++
+			req.asked++
 			if err := t.free(one.Protocol, one.ExternalPort); errors.Is(err, ErrInUse) {
 				break
 			} else if err != nil {
-				return 0, asked, err
+				return 0, err
 			}
 		}
 		got++
 	}
-	return got, asked, nil
+	return got, nil
 }
 
 // search finds n external ports in one place: at the wished port, or else at any;
@@ -213,29 +213,27 @@ func (t *Table) search(req *Request, n int) (best int, err error) {
 	wished, at := req.ExternalPort, 0
 	odd := func(port int) bool { return req.Parity && (port^int(req.InternalPort))&1 != 0 }
 	permitted, _, _ := t.policy.verdict(req, wished)
-	asked := 0
 	if !odd(int(wished)) {
-		best, asked, err = t.run(req, int(wished), n)
+		best, err = t.run(req, int(wished), n)
 		at = int(wished)
 	}
 	if req.Prefer && best == 0 && err == nil {
 		return 0, fmt.Errorf("%w: %v port %d", ErrCannotProvide, req.Protocol, wished)
 	}
 	for _, port := range [...]int{firstAny + rand.IntN(1<<16-firstAny), firstAny} {
-		for asked < mostInUse && best < n && err == nil && !req.Prefer {
+		for req.asked < mostInUse && best < n && err == nil && !req.Prefer {
 			var some bool
 			port, some = t.unheld(req, port)
 			if permitted = permitted || some; port > 65535 {
 				break
 			}
-			got, more := 0, 0
+			got := 0
 			if !odd(port) {
-				got, more, err = t.run(req, port, n)
+				got, err = t.run(req, port, n)
 			}
 			if got > best {
 				best, at = got, port
 			}
-			asked += more
 			port += got + 1
 		}
 	}

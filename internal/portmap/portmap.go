@@ -171,6 +171,7 @@ type Request struct {
 
 	vouched bool   // From is another address of Client's host
 	renews  *entry // whatever its Key is
+	asked   int    // questions to the kernel
 }
 
 // Network is what the table must know of the router's own addresses.

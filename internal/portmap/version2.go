@@ -12,7 +12,7 @@ import (
 // firstAny is the lowest port that is given without being wished.
 const firstAny = 1024
 
-// mostInUse bounds the questions of one MapAny to the kernel.
+// mostInUse bounds the questions of one MapAny or MapInternal to the kernel.
 const mostInUse = 64
 
 // MapAny is Map for IPv4 mappings, but where the wished ExternalPort is held, in
