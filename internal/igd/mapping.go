@@ -128,10 +128,10 @@ func (s *Server) mapError(err error) error {
 		return s.code(errInvalidArgs, errNotAuthorized).with("NewInternalClient: %v", err)
 	case errors.Is(err, portmap.ErrNotAuthorized), errors.Is(err, portmap.ErrDenied):
 		code = s.code(errConflict, errNotAuthorized)
+	case errors.Is(err, portmap.ErrInUse), errors.Is(err, portmap.ErrOtherMechanism): // WIP-11
+		code = s.code(errConflict, errInUse)
 	case errors.Is(err, portmap.ErrConflict):
 		code = errConflict
-	case errors.Is(err, portmap.ErrInUse): // WIP-11
-		code = s.code(errConflict, errInUse)
 	case errors.Is(err, portmap.ErrFull):
 		code = s.code(errActionFailed, errFull)
 	}

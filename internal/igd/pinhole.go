@@ -190,7 +190,8 @@ func pinholeError(err error) error {
 		return errNoPinhole
 	case errors.Is(err, portmap.ErrFull):
 		return errPinholesFull.with("%v", err)
-	case errors.Is(err, portmap.ErrNotLANHost), errors.Is(err, portmap.ErrNotAuthorized), errors.Is(err, portmap.ErrDenied):
+	case errors.Is(err, portmap.ErrNotLANHost), errors.Is(err, portmap.ErrNotAuthorized), errors.Is(err, portmap.ErrDenied),
+		errors.Is(err, portmap.ErrConflict): // PCP's, by its nonce
 		return errNotAuthorized.with("%v", err) // PIN-3
 	}
 	return errActionFailed.with("%v", err)

@@ -241,6 +241,8 @@ var (
 	ErrNoEntry       = errors.New("no such mapping")
 	ErrFirewall      = errors.New("the kernel refused the change")
 
+	// ErrOtherMechanism is an ErrConflict with what NAT-PMP or PCP made (SPEC WIP-11).
+	ErrOtherMechanism = fmt.Errorf("%w", ErrConflict)
 	// ErrQuota is the ErrFull of one client.
 	ErrQuota = fmt.Errorf("%w", ErrFull)
 	// ErrNonce: the mapping is there, but not by this nonce (SPEC MAP-3).

@@ -48,7 +48,7 @@ func (t *Table) releaseOldest() {
 
 // kept says why a host may not have an external port that it does not have: it is
 // one of NAT-PMP and PCP themselves (SPEC MAP-7: ErrInUse), or kept for another
-// host (ErrConflict), the client of its last mapping for a while, or, with
+// host (ErrOtherMechanism), the client of its last mapping for a while, or, with
 // NAT-PMP, of the companion, the same port of the other protocol (SPEC PMP-11).
 func (t *Table) kept(k portKey, req *Request) error {
 	if k.host.IsValid() {
@@ -58,12 +58,12 @@ func (t *Table) kept(k portKey, req *Request) error {
 		return ErrInUse
 	}
 	if h, ok := t.held[k.heldPort()]; ok && h.client != req.Client && h.until > t.now() {
-		return ErrConflict
+		return ErrOtherMechanism
 	}
 	k.protocol ^= TCP ^ UDP
 	for _, e := range t.ports[k] {
 		if e.Client != req.Client && (e.Origin == NATPMP || req.Origin == NATPMP) {
-			return ErrConflict
+			return ErrOtherMechanism
 		}
 	}
 	return nil

@@ -196,7 +196,11 @@ func (t *Table) conflict(req *Request) (*entry, error) {
 			case e == req.renews || req.renews == nil && e.Key == req.Key && e.Client == req.Client && (e.Origin != PCP || req.Origin == PCP):
 				same = e
 			case e.Client != req.Client || e.excludes(&req.Mapping):
-				return nil, fmt.Errorf("%w: %v has %s for another %v s", ErrConflict,
+				err := ErrConflict
+				if e.Origin == NATPMP || e.Origin == PCP {
+					err = ErrOtherMechanism
+				}
+				return nil, fmt.Errorf("%w: %v has %s for another %v s", err,
 					e.Client, e.external(), t.seconds(&e.Mapping))
 			}
 		}
