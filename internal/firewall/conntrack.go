@@ -249,13 +249,17 @@ func (f *Flows) passFamily(family byte, batch []change) error {
 	return nil
 }
 
-// dump lists the connections whose original tuple fits the filter, or more. It
-// begins once more if messages were lost.
+// dump lists the connections whose original tuple fits the filter, or more.
 func (f *Flows) dump(family byte, filter tuple) ([]netlink.Message, error) {
 	ask, err := dumpRequest(family, filter)
 	if err != nil {
 		return nil, err
 	}
+	return f.list(ask)
+}
+
+// list has the answers to a request. It begins once more if messages were lost.
+func (f *Flows) list(ask netlink.Message) ([]netlink.Message, error) {
 	replies, err := f.conn.Execute(ask)
 	if errors.Is(err, unix.ENOBUFS) {
 		f.drain()

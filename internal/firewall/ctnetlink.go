@@ -19,8 +19,10 @@ const (
 
 	ctaTupleOrig  = 1
 	ctaTupleReply = 2
+	ctaMark       = 8
 	ctaID         = 12
 	ctaZone       = 18
+	ctaMarkMask   = 21
 	ctaFilter     = 25
 
 	ctaTupleIP    = 1 // in a tuple
@@ -76,6 +78,16 @@ func dumpRequest(family byte, want tuple) (netlink.Message, error) {
 			return nil
 		})
 	}
+	return request(family, ctGet, netlink.Dump, ae)
+}
+
+// markedRequest asks for the connections of an address family that have our mark.
+// Kernels that cannot filter by it send others, too.
+func markedRequest(family byte) (netlink.Message, error) {
+	ae := netlink.NewAttributeEncoder()
+	ae.ByteOrder = binary.BigEndian
+	ae.Uint32(ctaMark, connMark)
+	ae.Uint32(ctaMarkMask, connMark)
 	return request(family, ctGet, netlink.Dump, ae)
 }
 

@@ -61,9 +61,8 @@ func (f *IPTables) adoptPinholes(ranBefore bool) error {
 	if f.six == nil && err != nil {
 		return nil // a kernel without ip6tables
 	}
-	for k := range pinholesIn(listing) {
-		m := portmap.Mapping{Key: k, Client: k.Pinhole, InternalPort: k.ExternalPort}
-		f.inForce.mapped[newMapped(netip.Addr{}, &m)] = true
+	for m := range pinholesIn(listing) {
+		f.inForce.mapped[m] = m.key()
 	}
 	if f.six == nil {
 		err = six.remove(f.ctx, lockWait, f.logf, "filter")
@@ -91,7 +90,7 @@ func (f *IPTables) syncPinholes(all []portmap.Mapping) error {
 		if !all[i].Pinhole.IsValid() {
 			continue
 		}
-		for _, r := range f.rules.of(&all[i]) {
+		for _, r := range f.rules.all(&all[i]) {
 			if there[r.spec]--; there[r.spec] < 0 {
 				r.write(&in, "-A")
 			}
@@ -110,8 +109,8 @@ func (f *IPTables) syncPinholes(all []portmap.Mapping) error {
 
 // pinholesIn gives the pinholes of ip6tables' table filter, each with what its rule
 // has counted, as counters gives it.
-func pinholesIn(listing string) map[portmap.Key]string {
-	all := map[portmap.Key]string{}
+func pinholesIn(listing string) map[mapped]string {
+	all := map[mapped]string{}
 	for _, line := range strings.Split(listing, "\n") {
 		proto, known := portmap.ParseProtocol(word(line, "-p"))
 		port, err := strconv.ParseUint(word(line, "--dport"), 10, 16)
@@ -119,11 +118,10 @@ func pinholesIn(listing string) map[portmap.Key]string {
 		if !strings.HasPrefix(line, "-A "+mapChain+" ") || !known || err != nil || !client.IsValid() {
 			continue // not ours
 		}
-		remotePort, _ := strconv.ParseUint(word(line, "--sport"), 10, 16) // without: 0
-		all[portmap.Key{
-			Protocol: proto, ExternalPort: uint16(port), RemoteHost: listedAddr(word(line, "-s")),
-			Pinhole: client, RemotePort: uint16(remotePort),
-		}] = counters(line)
+		m := mapped{proto: uint8(proto), client: netip.AddrPortFrom(client, uint16(port))}
+		m.external = m.client
+		m.listed(line)
+		all[m] = counters(line)
 	}
 	return all
 }

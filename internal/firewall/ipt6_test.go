@@ -57,7 +57,7 @@ func TestPinholeRules(t *testing.T) {
 				got += r.spec
 				// What is read of the listed rule is the pinhole.
 				listed := pinholesIn("-A UPNPD " + strings.Replace(r.spec, "-j", "-c 5 600 -j", 1) + "\n")
-				if want := map[portmap.Key]string{tt.m.Key: "-c 5 600 "}; !maps.Equal(listed, want) {
+				if want := map[mapped]string{newMapped(netip.Addr{}, &tt.m): "-c 5 600 "}; !maps.Equal(listed, want) {
 					t.Errorf("read %v, want %v", listed, want)
 				}
 			}
@@ -84,7 +84,8 @@ func TestPinholesIn(t *testing.T) {
 -A UPNPD -d 2001:db8:77::10/128 -p tcp -m tcp --dport 1:82 -c 0 0 -j ACCEPT
 -A UPNPD
 `
-	want := map[portmap.Key]string{pinTo(portmap.TCP, "2001:db8:77::10", 80).Key: "-c 18446744073709551615 7 "}
+	pin := pinTo(portmap.TCP, "2001:db8:77::10", 80)
+	want := map[mapped]string{newMapped(netip.Addr{}, &pin): "-c 18446744073709551615 7 "}
 	if got := pinholesIn(listing); !maps.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}

@@ -92,7 +92,7 @@ func (f *IPTables) Start() error {
 		return err
 	}
 	for m := range mappingsIn(listing) {
-		f.inForce.mapped[m] = true
+		f.inForce.mapped[m] = m.key()
 	}
 	if err := f.adoptPinholes(strings.Contains(listing, "-N "+mapChain+"\n")); err != nil {
 		return err
@@ -125,11 +125,11 @@ func (f *IPTables) edit(family *family, remove []portmap.Mapping, add *portmap.M
 	var before, after []rule
 	for i := range remove {
 		if m := &remove[i]; m.Pinhole.IsValid() == family.v6 {
-			before = append(before, f.rules.of(m)...)
+			before = append(before, f.rules.all(m)...)
 		}
 	}
 	if add != nil && add.Pinhole.IsValid() == family.v6 {
-		after = f.rules.of(add)
+		after = f.rules.all(add)
 	}
 	if len(before)+len(after) == 0 {
 		return nil
@@ -154,7 +154,10 @@ func (f *IPTables) edit(family *family, remove []portmap.Mapping, add *portmap.M
 		if err != nil {
 			return err
 		}
-		after[0] = after[0].counting(countedIn(listing)[add.Key])
+		counted := countedIn(listing)
+		for i, one := range single(add) { // two rules each
+			after[2*i] = after[2*i].counting(counted[one.Key])
+		}
 	}
 	for _, r := range after {
 		r.write(&in, r.place())

@@ -2,6 +2,7 @@ package firewall
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -60,20 +61,24 @@ func (f *IPTables) Packets() (map[portmap.Key]uint64, error) {
 	if err != nil {
 		return nil, err
 	}
-	counted := countedIn(listing)
+	counted := mappingsIn(listing)
 	if f.six != nil {
 		if listing, err = f.six.list(f.ctx, closeWait, "filter", "-v"); err != nil {
 			return nil, err
 		}
-		for k, c := range pinholesIn(listing) {
-			counted[k] = c
-		}
+		maps.Copy(counted, pinholesIn(listing))
 	}
 	all := make(map[portmap.Key]uint64, len(counted))
-	for k, c := range counted {
-		if all[k], err = strconv.ParseUint(word(" "+c, "-c"), 10, 64); err != nil {
+	for m, c := range counted {
+		n, err := strconv.ParseUint(word(" "+c, "-c"), 10, 64)
+		if err != nil {
 			return nil, fmt.Errorf("read the counters of iptables: %w", err)
 		}
+		k, ok := f.inForce.mapped[m]
+		if !ok {
+			k = m.key()
+		}
+		all[k] += n
 	}
 	return all, nil
 }
@@ -111,12 +116,22 @@ func mappingsIn(listing string) map[mapped]string {
 		if !known || err != nil || errTo != nil {
 			continue // not ours
 		}
-		all[mapped{
-			proto: uint8(proto), remote: listedAddr(word(line, "-s")),
-			external: netip.AddrPortFrom(external, uint16(port)), client: client,
-		}] = counters(line)
+		m := mapped{proto: uint8(proto), external: netip.AddrPortFrom(external, uint16(port)), client: client}
+		m.listed(line)
+		all[m] = counters(line)
 	}
 	return all
+}
+
+// listed reads where from, of a listed rule.
+func (m *mapped) listed(line string) {
+	from := word(line, "-s")
+	m.remote = listedAddr(from)
+	if p, err := netip.ParsePrefix(from); err == nil && !p.IsSingleIP() {
+		m.remote, m.bits = p.Addr(), uint8(p.Bits())
+	}
+	port, _ := strconv.ParseUint(word(line, "--sport"), 10, 16) // without: 0
+	m.remotePort = uint16(port)
 }
 
 // listedAddr reads "11.0.0.1/32" or "2001:db8::1/128"; the zero Addr stands for any.
@@ -127,7 +142,7 @@ func listedAddr(s string) netip.Addr {
 
 // key is the portmap.Key of the mapping.
 func (m mapped) key() portmap.Key {
-	k := portmap.Key{Protocol: portmap.Protocol(m.proto), ExternalPort: m.external.Port(), RemoteHost: m.remote, RemotePort: m.remotePort}
+	k := portmap.Key{Protocol: portmap.Protocol(m.proto), ExternalPort: m.external.Port(), RemoteHost: m.remote, RemoteBits: m.bits, RemotePort: m.remotePort}
 	if m.pinhole() {
 		k.Pinhole = m.client.Addr()
 	}

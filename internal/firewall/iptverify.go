@@ -19,7 +19,7 @@ func (f *IPTables) Verify() (string, error) {
 	for m := range f.inForce.mapped {
 		p := portmap.Mapping{Key: m.key(), Client: m.client.Addr(), InternalPort: m.client.Port(), Enabled: true}
 		if all = append(all, p); m.pinhole() {
-			for _, r := range f.rules.of(&p) {
+			for _, r := range f.rules.all(&p) {
 				r.write(&pinholes, "-A")
 			}
 		}

@@ -2,6 +2,7 @@ package firewall
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/linux-igd/upnpd/internal/portmap"
 )
@@ -10,10 +11,11 @@ import (
 type mapped struct {
 	proto    uint8
 	remote   netip.Addr     // RemoteHost; the zero Addr: any
+	bits     uint8          // RemoteBits; 0: remote is one host, or any
 	external netip.AddrPort // where peers send to
 	client   netip.AddrPort // where they are redirected to; a pinhole's is the same
 
-	remotePort uint16 // of a pinhole; 0: any
+	remotePort uint16 // 0: any
 }
 
 // change is a mapping that ends or begins.
@@ -32,19 +34,45 @@ func newMapped(external netip.Addr, m *portmap.Mapping) mapped {
 		external = m.Pinhole
 	}
 	return mapped{
-		proto: uint8(m.Protocol), remote: m.RemoteHost, remotePort: m.RemotePort,
+		proto: uint8(m.Protocol), remote: m.RemoteHost, bits: m.RemoteBits, remotePort: m.RemotePort,
 		external: netip.AddrPortFrom(external, m.ExternalPort),
 		client:   netip.AddrPortFrom(m.Client, m.InternalPort),
 	}
 }
 
-// inward and outward are the original tuples of its connections.
+// inward and outward are the original tuples of its connections, with a peer that
+// is one of its remote hosts.
 func (m mapped) inward() tuple {
-	return tuple{m.proto, netip.AddrPortFrom(m.remote, m.remotePort), m.external}
+	return tuple{m.proto, netip.AddrPortFrom(m.host(), m.remotePort), m.external}
 }
 
 func (m mapped) outward() tuple {
-	return tuple{m.proto, m.client, netip.AddrPortFrom(m.remote, 0)}
+	return tuple{m.proto, m.client, netip.AddrPortFrom(m.host(), 0)}
+}
+
+// host is the remote host if it is a single one.
+func (m mapped) host() netip.Addr {
+	if m.bits != 0 {
+		return netip.Addr{}
+	}
+	return m.remote
+}
+
+// peer reports whether a is one of the remote hosts, as far as there is a prefix.
+func (m mapped) peer(a netip.Addr) bool {
+	return m.bits == 0 || netip.PrefixFrom(m.remote, int(m.bits)).Contains(a)
+}
+
+// single gives each port of a mapping as a mapping.
+func single(m *portmap.Mapping) []portmap.Mapping {
+	one := *m
+	one.Ports = 0
+	all := []portmap.Mapping{one}
+	for i := uint16(1); i < m.Ports; i++ {
+		one.ExternalPort, one.InternalPort = m.ExternalPort+i, m.InternalPort+i
+		all = append(all, one)
+	}
+	return all
 }
 
 // filters gives the dumps that show all connections of the batch, which is of one
@@ -99,12 +127,12 @@ func newMatcher(batch []change) matcher {
 func (w matcher) wants(c flow) bool {
 	for _, m := range w[tuple{proto: c.orig.proto, dst: c.orig.dst}] {
 		redirected := c.reply.src == m.client && !m.begun
-		if m.inward().has(c.orig) && (redirected || c.reply.src == m.external) {
+		if m.inward().has(c.orig) && m.peer(c.orig.src.Addr()) && (redirected || c.reply.src == m.external) {
 			return true
 		}
 	}
 	for _, m := range w[tuple{proto: c.orig.proto, src: c.orig.src}] {
-		if m.outward().has(c.orig) && c.reply.dst == m.external {
+		if m.outward().has(c.orig) && m.peer(c.orig.dst.Addr()) && c.reply.dst == m.external {
 			return true
 		}
 	}
@@ -116,36 +144,50 @@ func (w matcher) wants(c flow) bool {
 type inForce struct {
 	flows   *Flows
 	network portmap.Network
-	mapped  map[mapped]bool
+	mapped  map[mapped]portmap.Key // of the whole mapping that a port is of
 }
 
 func newInForce(flows *Flows) *inForce {
-	return &inForce{flows: flows, mapped: map[mapped]bool{}}
+	return &inForce{flows: flows, mapped: map[mapped]portmap.Key{}}
 }
 
-// of gives what identifies m's connections; false: m is not in the kernel.
-func (f *inForce) of(m *portmap.Mapping) (mapped, bool) {
-	ok := m.Enabled && (f.network.External.IsValid() || m.Pinhole.IsValid()) && f.network.OnLink(m.Client)
-	return newMapped(f.network.External, m), ok
+// of gives what identifies the connections of each port of m; none: m is not in
+// the kernel.
+func (f *inForce) of(m *portmap.Mapping) (all []mapped) {
+	if !m.Enabled || !f.network.External.IsValid() && !m.Pinhole.IsValid() || !f.network.OnLink(m.Client) {
+		return nil
+	}
+	for _, one := range single(m) {
+		all = append(all, newMapped(f.network.External, &one))
+	}
+	return all
+}
+
+func (f *inForce) has(m mapped) bool {
+	_, ok := f.mapped[m]
+	return ok
 }
 
 // change follows a portmap.Firewall's Change that the kernel has taken. A
 // renewal ends nothing.
 func (f *inForce) change(remove []portmap.Mapping, add *portmap.Mapping) {
-	var added mapped
-	begins := false
+	var added []mapped
 	if add != nil {
-		added, begins = f.of(add)
+		added = f.of(add)
 	}
 	for i := range remove {
-		if m, ok := f.of(&remove[i]); ok && f.mapped[m] && (!begins || m != added) {
-			delete(f.mapped, m)
-			f.flows.end(m)
+		for _, m := range f.of(&remove[i]) {
+			if f.has(m) && !slices.Contains(added, m) {
+				delete(f.mapped, m)
+				f.flows.end(m)
+			}
 		}
 	}
-	if begins && !f.mapped[added] {
-		f.mapped[added] = true
-		f.flows.begin(added)
+	for _, m := range added {
+		if !f.has(m) {
+			f.flows.begin(m)
+		}
+		f.mapped[m] = add.Key
 	}
 }
 
@@ -153,19 +195,19 @@ func (f *inForce) change(remove []portmap.Mapping, add *portmap.Mapping) {
 // mapped at another address of the uplink ends.
 func (f *inForce) sync(n portmap.Network, all []portmap.Mapping) {
 	before := f.mapped
-	f.network, f.mapped = n, make(map[mapped]bool, len(all))
+	f.network, f.mapped = n, make(map[mapped]portmap.Key, len(all))
 	for i := range all {
-		if m, ok := f.of(&all[i]); ok {
-			f.mapped[m] = true
+		for _, m := range f.of(&all[i]) {
+			f.mapped[m] = all[i].Key
 		}
 	}
 	for m := range before {
-		if !f.mapped[m] {
+		if !f.has(m) {
 			f.flows.end(m)
 		}
 	}
 	for m := range f.mapped {
-		if !before[m] {
+		if _, was := before[m]; !was {
 			f.flows.begin(m)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -42,7 +43,7 @@ const grace = 5 * time.Second
 // NewNFTables opens netlink and checks that the kernel has nf_tables; it
 // changes nothing. uplink is the WAN device's name, now the boot clock.
 func NewNFTables(uplink string, now func() time.Duration, logf func(string, ...any)) (*NFTables, error) {
-	f := &NFTables{now: now, logf: logf, layout: layout{uplink, true}, state: newElements()}
+	f := &NFTables{now: now, logf: logf, layout: layout{uplink, true, true}, state: newElements()}
 	if err := f.connect(); err != nil {
 		return nil, err
 	}
@@ -84,7 +85,7 @@ func (f *NFTables) disconnect() (err error) {
 // that it does not want end there.
 func (f *NFTables) Start() error {
 	addresses, err := f.readSet(ext4)
-	for _, set := range []string{dnat4, dnat4from} {
+	for _, set := range []string{dnat4, dnat4from, dnat4net} {
 		var found []entry
 		if err == nil {
 			found, err = f.readSet(set)
@@ -92,7 +93,7 @@ func (f *NFTables) Start() error {
 		for _, e := range found {
 			for _, address := range addresses {
 				if m, ok := e.mapped(address.key); ok {
-					f.inForce.mapped[m] = true
+					f.inForce.mapped[m] = m.key()
 				}
 			}
 		}
@@ -107,7 +108,7 @@ func (f *NFTables) Start() error {
 		}
 		for _, e := range found {
 			if m, ok := e.pinhole(); ok {
-				f.inForce.mapped[m] = true
+				f.inForce.mapped[m] = m.key()
 			}
 		}
 	}
@@ -139,17 +140,22 @@ func (f *NFTables) deleteTable() error {
 }
 
 // sets are those that hold mappings.
-func (f *NFTables) sets() []string {
-	if f.IPv6 {
-		return setNames
+func (f *NFTables) sets() (all []string) {
+	for _, set := range setNames {
+		if (f.IPv6 || !slices.Contains(pinNames, set)) && (f.layout.intervals || !intervals(set)) {
+			all = append(all, set)
+		}
 	}
-	return setNames[:len(setNames)-len(pinNames)]
+	return all
 }
 
 // Change replaces the elements of mappings in one transaction.
 func (f *NFTables) Change(remove []portmap.Mapping, add *portmap.Mapping) error {
 	if add != nil && add.Pinhole.IsValid() && !f.IPv6 {
 		return errors.New("open a pinhole: IPv6 is switched off")
+	}
+	if add != nil && !f.layout.intervals && intervals(way(*add).set) {
+		return errNoIntervals
 	}
 	if err := f.connect(); err != nil {
 		return err
@@ -191,11 +197,18 @@ func (f *NFTables) Sync(n portmap.Network, all []portmap.Mapping) error {
 	if err != nil {
 		return err
 	}
+	first := !f.proved
 	f.proved = true
 	f.network, f.state = n, want
 	f.inForce.sync(n, all)
+	if first {
+		f.inForce.endOrphans()
+	}
 	return nil
 }
+
+// errNoIntervals refuses what would be open for everybody otherwise.
+var errNoIntervals = errors.New("this kernel cannot filter a mapping by a prefix or by remote ports (Linux 5.6 can)")
 
 // withoutIPv6 is a network without hosts for pinholes.
 func withoutIPv6(n portmap.Network) portmap.Network {
@@ -216,22 +229,31 @@ func builtOtherwise(err error) bool {
 	return errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP)
 }
 
-// trySync also tries it without counters if the kernel has never taken any.
+// trySync also tries it without counters, or without sets of intervals, if the
+// kernel has never taken any.
 func (f *NFTables) trySync(n portmap.Network, want elements) error {
 	err := f.sync(n, want)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EEXIST) { // something expired, or somebody else wrote, between reading and writing
 		err = f.sync(n, want)
 	}
-	if err == nil || f.proved || !f.layout.counters {
+	if err == nil || f.proved {
 		return err
 	}
-	f.layout.counters = false
-	if f.sync(n, want) != nil {
-		f.layout.counters = true
-		return err
+	whole := f.layout
+	for _, less := range []layout{{whole.uplink, true, false}, {whole.uplink, false, true}, {whole.uplink, false, false}} {
+		if f.layout = less; f.sync(n, want) != nil {
+			continue
+		}
+		if !less.counters {
+			f.logf("firewall: this kernel has no counters in maps: mappings are not counted")
+		}
+		if !less.intervals {
+			f.logf("firewall: %v: those are refused", errNoIntervals)
+		}
+		return nil
 	}
-	f.logf("firewall: this kernel has no counters in maps: mappings are not counted")
-	return nil
+	f.layout = whole
+	return err
 }
 
 func (f *NFTables) sync(n portmap.Network, want elements) error {

@@ -1,8 +1,6 @@
 package firewall
 
 import (
-	"bytes"
-
 	"github.com/linux-igd/upnpd/internal/portmap"
 )
 
@@ -20,13 +18,14 @@ func (f *NFTables) Packets() (map[portmap.Key]uint64, error) {
 			return nil, err
 		}
 		for _, e := range elements {
-			packets[name+string(e.key)] = e.packets
+			packets[name+e.id()] = e.packets
 		}
 	}
 	all := map[portmap.Key]uint64{}
 	for k, m := range f.state.active {
-		e := way(m)
-		all[k] = packets[e.set+string(e.key())]
+		for _, e := range ways(m) {
+			all[k] += packets[e.set+e.entry(0).id()]
+		}
 	}
 	return all, nil
 }
@@ -36,16 +35,16 @@ func (f *NFTables) Packets() (map[portmap.Key]uint64, error) {
 func (f *NFTables) keepCounts(set string, gone, come []entry) {
 	for i := range come {
 		for _, g := range gone {
-			if set != snat4 && f.layout.counters && bytes.Equal(g.key, come[i].key) {
-				come[i].packets = f.packets(set, g.key)
+			if set != snat4 && f.layout.counters && g.id() == come[i].id() {
+				come[i].packets = f.packets(set, g)
 			}
 		}
 	}
 }
 
 // packets asks the kernel for the counter of one element; 0 when it cannot say.
-func (f *NFTables) packets(set string, key []byte) uint64 {
-	elements, err := f.read(0, set, key)
+func (f *NFTables) packets(set string, e entry) uint64 {
+	elements, err := f.read(0, set, []entry{e})
 	if err != nil || len(elements) != 1 {
 		return 0
 	}

@@ -2,7 +2,6 @@ package firewall
 
 import (
 	"bytes"
-	"encoding/binary"
 	"net/netip"
 	"slices"
 	"time"
@@ -11,170 +10,6 @@ import (
 
 	"github.com/linux-igd/upnpd/internal/portmap"
 )
-
-// element is one entry of one of our maps or sets. It is comparable; bytes are made
-// of it at the edge to the kernel.
-type element struct {
-	set  string
-	from netip.Addr     // RemoteHost or client; the zero Addr in dnat4
-	port uint16         // external, the client's own, or RemotePort
-	to   netip.AddrPort // of a pinhole: a part of the key
-	portmap.Protocol
-	deadline time.Duration
-}
-
-// dnat is the element that redirects to the mapping's client.
-func dnat(m portmap.Mapping) element {
-	e := element{
-		set: dnat4, Protocol: m.Protocol, port: m.ExternalPort,
-		to: netip.AddrPortFrom(m.Client, m.InternalPort), deadline: m.Deadline,
-	}
-	if m.RemoteHost.IsValid() {
-		e.set, e.from = dnat4from, m.RemoteHost
-	}
-	return e
-}
-
-// pin is the element that lets a pinhole's packets through.
-func pin(m portmap.Mapping) element {
-	e := element{
-		set: pin6, Protocol: m.Protocol, from: m.RemoteHost, port: m.RemotePort,
-		to: netip.AddrPortFrom(m.Pinhole, m.ExternalPort), deadline: m.Deadline,
-	}
-	switch {
-	case e.from.IsValid() && e.port != 0:
-		e.set = pin6both
-	case e.from.IsValid():
-		e.set = pin6host
-	case e.port != 0:
-		e.set = pin6port
-	}
-	return e
-}
-
-// way is the element by which packets reach the client.
-func way(m portmap.Mapping) element {
-	if m.Pinhole.IsValid() {
-		return pin(m)
-	}
-	return dnat(m)
-}
-
-// snat is the element that gives the client's own packets the mapped port.
-func snat(m portmap.Mapping, external netip.Addr) element {
-	return element{
-		set: snat4, Protocol: m.Protocol, from: m.Client, port: m.InternalPort,
-		to: netip.AddrPortFrom(external, m.ExternalPort), deadline: m.Deadline,
-	}
-}
-
-// key is the element's key: each part in units of 4 bytes, in network order.
-func (e element) key() []byte {
-	b := make([]byte, 0, 44)
-	if e.from.IsValid() {
-		b = append(b, e.from.AsSlice()...)
-	}
-	if hasPort(e.set) {
-		b = appendPort(b, e.port)
-	}
-	b = append(b, byte(e.Protocol), 0, 0, 0)
-	if e.pinhole() {
-		return appendPort(append(b, e.to.Addr().AsSlice()...), e.to.Port())
-	}
-	return appendPort(b, e.port)
-}
-
-// value is what the element's map has for the key, nil in a set.
-func (e element) value() []byte {
-	if e.pinhole() {
-		return nil
-	}
-	return appendPort(e.to.Addr().AsSlice(), e.to.Port())
-}
-
-func (e element) pinhole() bool { return e.to.Addr().Is6() }
-
-func appendPort(b []byte, port uint16) []byte {
-	return append(binary.BigEndian.AppendUint16(b, port), 0, 0)
-}
-
-// entry is an element as the kernel has it, or is to have it.
-type entry struct {
-	key, value []byte        // no value in a set that is no map
-	expires    time.Duration // until the kernel ends it; 0: never
-	packets    uint64
-}
-
-// entry is the form for the kernel.
-func (e element) entry(now time.Duration) entry {
-	return entry{key: e.key(), value: e.value(), expires: e.timeout(now)}
-}
-
-// timeout is never zero: that would make the element permanent.
-func (e element) timeout(now time.Duration) time.Duration {
-	return max(e.deadline-now, 0) + grace
-}
-
-// source names what a client sends from: only one external port can be its
-// source port.
-type source struct {
-	client netip.Addr
-	portmap.Protocol
-	port uint16
-}
-
-func sourceOf(m portmap.Mapping) source { return source{m.Client, m.Protocol, m.InternalPort} }
-
-// entries gives the form for the kernel of those that belong into one map.
-func entries(list []element, set string, now time.Duration) (all []entry) {
-	for _, e := range list {
-		if e.set == set {
-			all = append(all, e.entry(now))
-		}
-	}
-	return all
-}
-
-// mapped reads an element of dnat4 or dnat4from, which was in force at an
-// address; false: it is not one of them.
-func (e entry) mapped(external []byte) (m mapped, ok bool) {
-	k, v := e.key, e.value
-	if len(k) == 12 {
-		m.remote, _ = netip.AddrFromSlice(k[:4])
-		k = k[4:]
-	}
-	address, ok := netip.AddrFromSlice(external)
-	if !ok || len(k) != 8 || len(v) != 8 {
-		return m, false
-	}
-	client, _ := netip.AddrFromSlice(v[:4])
-	m.proto = k[0]
-	m.external = netip.AddrPortFrom(address, binary.BigEndian.Uint16(k[4:]))
-	m.client = netip.AddrPortFrom(client, binary.BigEndian.Uint16(v[4:]))
-	return m, true
-}
-
-// pinhole reads an element of the sets of pinholes, which have keys of different
-// lengths.
-func (e entry) pinhole() (m mapped, ok bool) {
-	k := e.key
-	if n := len(k); n == 40 || n == 44 {
-		m.remote, _ = netip.AddrFromSlice(k[:16])
-		k = k[16:]
-	}
-	if len(k) == 28 {
-		m.remotePort = binary.BigEndian.Uint16(k)
-		k = k[4:]
-	}
-	if len(k) != 24 {
-		return m, false
-	}
-	client, _ := netip.AddrFromSlice(k[4:20])
-	m.proto = k[0]
-	m.client = netip.AddrPortFrom(client, binary.BigEndian.Uint16(k[20:]))
-	m.external = m.client
-	return m, true
-}
 
 // elements knows what is in the maps and sets: every active mapping, and for each source
 // the mappings that share it, the oldest first. That one is in snat4.
@@ -205,20 +40,25 @@ func (s elements) change(n portmap.Network, remove []portmap.Mapping, add *portm
 	c := changes{external: n.External, active: map[portmap.Key]*portmap.Mapping{}, sources: map[source][]portmap.Key{}}
 	for _, m := range remove {
 		if have, ok := s.active[m.Key]; ok {
-			c.gone = append(c.gone, way(have))
+			c.gone = append(c.gone, ways(have)...)
 			c.active[m.Key] = nil
-			src := sourceOf(have)
-			c.sources[src] = slices.DeleteFunc(slices.Clone(c.owners(s, src)), func(k portmap.Key) bool { return k == m.Key })
+			for _, one := range single(&have) {
+				src := sourceOf(one)
+				c.sources[src] = slices.DeleteFunc(slices.Clone(c.owners(s, src)), func(k portmap.Key) bool { return k == m.Key })
+			}
 		}
 	}
 	if add == nil || !add.Enabled || !n.OnLink(add.Client) || !oneFamily(add) {
 		c.follow(s)
 		return c
 	}
-	c.come = append(c.come, way(*add))
+	c.come = append(c.come, ways(*add)...)
 	c.active[add.Key] = add
-	if !add.Pinhole.IsValid() {
-		src := sourceOf(*add)
+	for _, one := range single(add) {
+		if one.Pinhole.IsValid() {
+			break
+		}
+		src := sourceOf(one)
 		keys := c.owners(s, src)
 		at := slices.Index(s.sources[src], add.Key) // a renewal keeps its place
 		if at < 0 || at > len(keys) {
@@ -267,10 +107,10 @@ func (c *changes) follow(s elements) {
 			continue
 		}
 		if before != nil {
-			c.gone = append(c.gone, snat(*before, c.external))
+			c.gone = append(c.gone, snat(*before, src.port, c.external))
 		}
 		if after != nil {
-			c.come = append(c.come, snat(*after, c.external))
+			c.come = append(c.come, snat(*after, src.port, c.external))
 		}
 	}
 }
@@ -298,16 +138,18 @@ func (s *elements) commit(c changes) {
 func (s elements) all(set string) []element {
 	var list []element
 	if set == snat4 {
-		for _, keys := range s.sources {
+		for src, keys := range s.sources {
 			if s.external.Is4() {
-				list = append(list, snat(s.active[keys[0]], s.external))
+				list = append(list, snat(s.active[keys[0]], src.port, s.external))
 			}
 		}
 		return list
 	}
 	for _, m := range s.active {
-		if e := way(m); e.set == set {
-			list = append(list, e)
+		for _, e := range ways(m) {
+			if e.set == set {
+				list = append(list, e)
+			}
 		}
 	}
 	return list
@@ -320,28 +162,29 @@ const slack = 2 * time.Second
 // compare tells what must go from a map and what must come. An element whose
 // value or timeout is wrong does both, and keeps its count.
 func (s elements) compare(set string, have []entry, now time.Duration) (gone, come []entry) {
-	want := map[string]element{}
+	want := map[string]entry{}
 	for _, e := range s.all(set) {
-		want[string(e.key())] = e
+		n := e.entry(now)
+		want[n.id()] = n
 	}
 	packets := map[string]uint64{}
 	seen := map[string]bool{} // a dump may show an element twice while the map grows
 	for _, h := range have {
-		if seen[string(h.key)] {
+		id := h.id()
+		if seen[id] {
 			continue
 		}
-		seen[string(h.key)] = true
-		e, ok := want[string(h.key)]
-		if ok && bytes.Equal(e.value(), h.value) && (h.expires-e.timeout(now)).Abs() < slack {
-			delete(want, string(h.key))
+		seen[id] = true
+		e, ok := want[id]
+		if ok && bytes.Equal(e.value, h.value) && (h.expires-e.expires).Abs() < slack {
+			delete(want, id)
 			continue
 		}
 		gone = append(gone, h)
-		packets[string(h.key)] = h.packets
+		packets[id] = h.packets
 	}
-	for key, e := range want {
-		n := e.entry(now)
-		n.packets = packets[key]
+	for id, n := range want {
+		n.packets = packets[id]
 		come = append(come, n)
 	}
 	return gone, come
@@ -368,6 +211,9 @@ func (b *batch) elements(what int, set string, list []entry) {
 func listOf(list []entry, keys bool) (a attributes) {
 	for _, e := range list {
 		elem := attributes(nil).value(unix.NFTA_SET_ELEM_KEY, e.key)
+		if e.last != nil {
+			elem = elem.value(setElemKeyEnd, e.last)
+		}
 		if e.expires != 0 && !keys {
 			elem = elem.long(unix.NFTA_SET_ELEM_TIMEOUT, uint64(e.expires/time.Millisecond))
 		}

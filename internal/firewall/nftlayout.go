@@ -12,11 +12,13 @@ const (
 	ext4      = "ext4"      // the uplink's addresses
 	dnat4     = "dnat4"     // protocol . external port : client . internal port
 	dnat4from = "dnat4from" // RemoteHost . protocol . external port : client . internal port
+	dnat4net  = "dnat4net"  // remote prefix . remote ports . protocol . external port : client . internal port
 	snat4     = "snat4"     // client . protocol . internal port : external address . external port
 	pin6      = "pin6"      // pinholes: protocol . client . port
 	pin6host  = "pin6host"  // RemoteHost before that
 	pin6port  = "pin6port"  // RemotePort before that
 	pin6both  = "pin6both"  // both before that, the host first
+	pin6net   = "pin6net"   // a remote prefix and remote ports before that
 
 	prerouting, postrouting, forward = "prerouting", "postrouting", "forward" // chains
 
@@ -32,16 +34,26 @@ const (
 // setNames are the maps that hold the mappings, and then the sets that hold the
 // pinholes, pinNames. Each combination of wildcards has a set of its own: in one set
 // of intervals the kernel refuses what lies within an element that is there already
-// (EEXIST).
+// (EEXIST). What PCP filters by a prefix has those (SPEC MAP-13): it is alone on its
+// port.
 var (
-	setNames = []string{dnat4, dnat4from, snat4, pin6, pin6host, pin6port, pin6both}
-	pinNames = setNames[3:]
+	setNames = []string{dnat4, dnat4from, dnat4net, snat4, pin6, pin6host, pin6port, pin6both, pin6net}
+	pinNames = setNames[4:]
 )
 
 // layout is everything of our table that does not change with the mappings.
 type layout struct {
-	uplink   string
-	counters bool // elements count, but for those of snat4
+	uplink    string
+	counters  bool // elements count, but for those of snat4
+	intervals bool // there are sets of intervals
+}
+
+// pins are the sets of pinholes.
+func (l layout) pins() []string {
+	if l.intervals {
+		return pinNames
+	}
+	return pinNames[:len(pinNames)-1]
 }
 
 // datatype is one of nft's types of keys and values (its include/datatype.h):
@@ -62,6 +74,7 @@ const (
 	setDescConcat = 2    // NFTA_SET_DESC_CONCAT, in NFTA_SET_DESC
 	setFieldLen   = 1    // NFTA_SET_FIELD_LEN
 	setExpr       = 17   // NFTA_SET_EXPR
+	setElemKeyEnd = 10   // NFTA_SET_ELEM_KEY_END
 )
 
 // concat gives the type and the length of a key or value of several parts: six
@@ -85,17 +98,23 @@ func (l layout) install(b *batch, pinholes bool) {
 	b.add(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, b.set(ext4, 0, ipAddr))
 	b.addMap(dnat4, l.counters, inetProto, inetService)
 	b.addMap(dnat4from, l.counters, ipAddr, inetProto, inetService)
+	if l.intervals {
+		b.addMap(dnat4net, l.counters, ipAddr, inetService, inetProto, inetService)
+	}
 	b.addMap(snat4, false, ipAddr, inetProto, inetService)
 	b.addChain(prerouting, "nat", unix.NF_INET_PRE_ROUTING, preroutingPriority)
 	b.addChain(postrouting, "nat", unix.NF_INET_POST_ROUTING, postroutingPriority)
 	b.add(unix.NFT_MSG_DELRULE, 0, table)      // all of them
 	b.addRule(prerouting, redirect(dnat4from)) // a specific RemoteHost matches first
 	b.addRule(prerouting, redirect(dnat4))
+	if l.intervals {
+		b.addRule(prerouting, redirect(dnat4net))
+	}
 	b.addRule(postrouting, l.source())
 	b.addRule(postrouting, l.hairpin())
 	if pinholes {
 		l.installPinholes(b)
-		for _, set := range pinNames {
+		for _, set := range l.pins() {
 			b.addRule(forward, admit(set))
 		}
 	}
@@ -103,7 +122,7 @@ func (l layout) install(b *batch, pinholes bool) {
 
 // installPinholes adds the sets and the chain of pinholes.
 func (l layout) installPinholes(b *batch) {
-	for _, set := range pinNames {
+	for _, set := range l.pins() {
 		var key []datatype
 		if hasHost(set) {
 			key = append(key, ip6Addr)
@@ -120,13 +139,13 @@ func (l layout) installPinholes(b *batch) {
 func (l layout) removePinholes(b *batch) {
 	l.installPinholes(b)
 	b.add(unix.NFT_MSG_DELCHAIN, 0, attributes(nil).text(unix.NFTA_CHAIN_TABLE, tableName).text(unix.NFTA_CHAIN_NAME, forward))
-	for _, set := range pinNames {
+	for _, set := range l.pins() {
 		b.add(unix.NFT_MSG_DELSET, 0, setHead(set))
 	}
 }
 
-func hasHost(pins string) bool { return pins == pin6host || pins == pin6both }
-func hasPort(pins string) bool { return pins == pin6port || pins == pin6both }
+func hasHost(pins string) bool { return pins == pin6host || pins == pin6both || pins == pin6net }
+func hasPort(set string) bool  { return set == pin6port || set == pin6both || intervals(set) }
 
 // setHead names a set of our table; NEWSET, and messages about elements, agree
 // on the numbers.
@@ -146,6 +165,9 @@ func (b *batch) addMap(name string, counters bool, key ...datatype) {
 	flags := uint32(unix.NFT_SET_TIMEOUT | setConcat)
 	if !slices.Contains(pinNames, name) {
 		flags |= unix.NFT_SET_MAP
+	}
+	if intervals(name) {
+		flags |= unix.NFT_SET_INTERVAL
 	}
 	a := b.set(name, flags, key...)
 	if flags&unix.NFT_SET_MAP != 0 {
@@ -182,14 +204,17 @@ func redirect(set string) (r nftRule) {
 	r.ipv4()
 	r.load(daddr, reg1)
 	r.within(ext4)
-	if set == dnat4from {
-		r.load(saddr, reg1)
-		r.meta(unix.NFT_META_L4PROTO, reg2)
-		r.load(dport, reg3)
-	} else {
-		r.meta(unix.NFT_META_L4PROTO, reg1)
-		r.load(dport, reg2)
+	next := uint32(unix.NFT_REG32_00)
+	if set != dnat4 {
+		r.load(saddr, next)
+		next++
 	}
+	if set == dnat4net {
+		r.load(sport, next)
+		next++
+	}
+	r.meta(unix.NFT_META_L4PROTO, next)
+	r.load(dport, next+1)
 	r.lookup(set)
 	r.ours()
 	r.nat(unix.NFT_NAT_DNAT)

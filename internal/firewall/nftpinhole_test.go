@@ -223,3 +223,11 @@ func TestEntryPinhole(t *testing.T) {
 		t.Errorf("a pinhole for an IPv4 host: %v", c.come)
 	}
 }
+
+// netPin is pinhole for a prefix of remote hosts.
+func netPin(remote string, port uint16) portmap.Mapping {
+	p := prefix(remote)
+	m := pinhole(p.Addr().String(), port)
+	m.RemoteBits, m.Origin = uint8(p.Bits()), portmap.PCP
+	return m
+}

@@ -99,6 +99,10 @@ func TestPinhole(t *testing.T) {
 		"host": {pinhole(remote6, 0), []string{"both", "host"}},
 		"port": {pinhole("", 4000), []string{"both", "port"}},
 		"both": {pinhole(remote6, 4000), []string{"both"}},
+		"net":  {netPin("2001:db8:ff::/125", 0), []string{"both", "host"}}, // SPEC MAP-13
+		"netp": {netPin("2001:db8:ff::/125", 4000), []string{"both"}},
+		"far":  {netPin("2001:db8:fe::/48", 0), nil},
+		"wide": {netPin("2001:db8:ff::/124", 0), []string{"both", "host", "port", "none"}},
 	} {
 		t.Run(kind, func(t *testing.T) {
 			for name, p := range peers {

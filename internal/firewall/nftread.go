@@ -15,11 +15,11 @@ var errInterrupted = errors.New("interrupted by changes")
 // readSet gives all elements of one of our sets or maps.
 func (f *NFTables) readSet(name string) ([]entry, error) { return f.read(netlink.Dump, name, nil) }
 
-// read asks for the elements of a set, or for the one with that key.
-func (f *NFTables) read(flags netlink.HeaderFlags, set string, key []byte) ([]entry, error) {
+// read asks for the elements of a set, or for those with the keys of some.
+func (f *NFTables) read(flags netlink.HeaderFlags, set string, some []entry) ([]entry, error) {
 	which := setHead(set)
-	if key != nil {
-		which = which.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS, listOf([]entry{{key: key}}, true))
+	if some != nil {
+		which = which.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS, listOf(some, true))
 	}
 	replies, err := f.ask(unix.NFT_MSG_GETSETELEM, flags, which)
 	if err != nil {
@@ -87,6 +87,7 @@ func readElement(attributes []byte) entry {
 	counter := attribute(attribute(attributes, unix.NFTA_SET_ELEM_EXPR), unix.NFTA_EXPR_DATA)
 	return entry{
 		key:     attribute(attribute(attributes, unix.NFTA_SET_ELEM_KEY), unix.NFTA_DATA_VALUE),
+		last:    attribute(attribute(attributes, setElemKeyEnd), unix.NFTA_DATA_VALUE),
 		value:   attribute(attribute(attributes, unix.NFTA_SET_ELEM_DATA), unix.NFTA_DATA_VALUE),
 		expires: time.Duration(number(attribute(attributes, unix.NFTA_SET_ELEM_EXPIRATION))) * time.Millisecond,
 		packets: number(attribute(counter, unix.NFTA_COUNTER_PACKETS)),

@@ -49,8 +49,11 @@ func (f *NFTables) verify(conn *netlink.Conn) (said string, err error) {
 	for _, want := range ours {
 		want.family, want.table, want.policy = unix.NFPROTO_INET, tableName, nfAccept
 		number := 2
-		if want.name == forward {
-			number = len(pinNames)
+		switch {
+		case want.name == forward:
+			number = len(f.layout.pins())
+		case want.name == prerouting && f.layout.intervals:
+			number = 3
 		}
 		rules, err := readRules(conn, want)
 		if err != nil {
@@ -102,13 +105,13 @@ func (f *NFTables) verifyMap(name string, have []entry) string {
 	missing, further := 0, 0
 	for _, e := range come {
 		if e.expires <= grace {
-			late[string(e.key)] = true
+			late[e.id()] = true
 		} else {
 			missing++
 		}
 	}
 	for _, e := range gone {
-		if !late[string(e.key)] {
+		if !late[e.id()] {
 			further++
 		}
 	}

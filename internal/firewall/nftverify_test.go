@@ -17,7 +17,7 @@ func TestNFTVerify(t *testing.T) {
 	disabled, second := leased(game, time.Hour), leased(web, time.Hour)
 	disabled.Enabled, disabled.ExternalPort = false, 5
 	second.ExternalPort = 18081 // shares its source
-	all := append(wildcards(), leased(web, time.Hour), leased(only(web, "11.0.0.9"), time.Hour), disabled, second)
+	all := append(wildcards(), filtered(18090, "11.0.0.0/24", 0), netPin("2001:db8:ff::/48", 0), leased(web, time.Hour), leased(only(web, "11.0.0.9"), time.Hour), disabled, second)
 	f := openNFT6(t, l)
 	verify := func() (said string) {
 		t.Helper()
@@ -52,14 +52,18 @@ func TestNFTVerify(t *testing.T) {
 			"map dnat4 lacks 1 of 3 mappings; map dnat4 has 1 too many"},
 		{"the address", "delete element inet upnpd ext4 { 11.0.0.2 }", "set ext4 is not the uplink's address"},
 		{"an address too many", "add element inet upnpd ext4 { 11.0.0.3 }", "set ext4 is not the uplink's address"},
-		{"rules", "flush chain inet upnpd prerouting", "chain prerouting lacks 2 of 2 rules"},
+		{"rules", "flush chain inet upnpd prerouting", "chain prerouting lacks 3 of 3 rules"},
 		{"a rule too many", "insert rule inet upnpd postrouting accept", "chain postrouting has 1 too many"},
 		{"a chain", "flush chain inet upnpd prerouting; delete chain inet upnpd prerouting", "chain prerouting is missing"},
 		{"a chain with another policy", "add chain inet upnpd prerouting { policy drop; }", "chain prerouting is missing"},
 		{"a chain and a map", "flush chain inet upnpd postrouting; delete chain inet upnpd postrouting; delete map inet upnpd snat4", "chain postrouting is missing; map snat4 is missing"},
 		{"a pinhole", "flush set inet upnpd pin6both", "map pin6both lacks 1 of 1 mappings"},
 		{"a pinhole too many", "add element inet upnpd pin6 { tcp . 2001:db8:77::10 . 22 }", "map pin6 has 1 too many"},
-		{"rules of pinholes", "flush chain inet upnpd forward", "chain forward lacks 4 of 4 rules"},
+		{"an interval", "delete element inet upnpd dnat4net { 11.0.0.0/24 . 0-65535 . udp . 18090 }", "map dnat4net lacks 1 of 1 mappings"},
+		{"another interval", "delete element inet upnpd dnat4net { 11.0.0.0/24 . 0-65535 . udp . 18090 }; add element inet upnpd dnat4net { 11.0.0.0/25 . 0-65535 . udp . 18090 : 192.168.77.10 . 8080 }",
+			"map dnat4net lacks 1 of 1 mappings; map dnat4net has 1 too many"},
+		{"an interval of pinholes", "flush set inet upnpd pin6net", "map pin6net lacks 1 of 1 mappings"},
+		{"rules of pinholes", "flush chain inet upnpd forward", "chain forward lacks 5 of 5 rules"},
 		{"the chain and a set of pinholes", "flush chain inet upnpd forward; delete chain inet upnpd forward; delete set inet upnpd pin6host", "chain forward is missing; map pin6host is missing"},
 		{"the table", "delete table inet upnpd", "table inet upnpd is missing"},
 		{"everything", "flush ruleset", "table inet upnpd is missing"},

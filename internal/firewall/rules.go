@@ -42,7 +42,16 @@ type ruleset struct {
 	network portmap.Network
 }
 
-// of gives the rules of one mapping: its DNAT, and a SNAT that lets the host's
+// all gives the rules of a mapping, port by port: not all iptables can change a
+// range of ports into another one.
+func (s ruleset) all(m *portmap.Mapping) (rules []rule) {
+	for _, one := range single(m) {
+		rules = append(rules, s.of(&one)...)
+	}
+	return rules
+}
+
+// of gives the rules of a mapping of one port: its DNAT, and a SNAT that lets the host's
 // own packets leave from the mapped port (SPEC WIP-25: two consoles with the
 // same game). RemoteHost is a real match; its rules stand first. A
 // disabled mapping has no rules, nor has any while the uplink has no address or
@@ -60,7 +69,7 @@ func (s ruleset) of(m *portmap.Mapping) []rule {
 	from, to, sport := "", "", ""
 	specific := m.RemoteHost.IsValid()
 	if specific {
-		remote := netip.PrefixFrom(m.RemoteHost, m.RemoteHost.BitLen()).String()
+		remote := m.Remote().String()
 		from, to = "-s "+remote+" ", "-d "+remote+" "
 	}
 	if m.RemotePort != 0 {
@@ -71,8 +80,8 @@ func (s ruleset) of(m *portmap.Mapping) []rule {
 			from, m.Client, proto, proto, sport, m.InternalPort), false}}
 	}
 	return []rule{
-		{mapChain, fmt.Sprintf("%s-p %s -m %s --dport %d -j DNAT --to-destination %v:%d",
-			from, proto, proto, m.ExternalPort, m.Client, m.InternalPort), specific},
+		{mapChain, fmt.Sprintf("%s-p %s -m %s %s--dport %d -j DNAT --to-destination %v:%d",
+			from, proto, proto, sport, m.ExternalPort, m.Client, m.InternalPort), specific},
 		{postChain, fmt.Sprintf("-s %v/32 %s-o %s -p %s -m %s --sport %d -j SNAT --to-source %v:%d",
 			m.Client, to, s.uplink, proto, proto, m.InternalPort, s.network.External, m.ExternalPort), specific},
 	}
@@ -96,9 +105,11 @@ func (s ruleset) whole(all []portmap.Mapping, forward bool, further map[string]s
 		if all[i].Pinhole.IsValid() {
 			continue
 		}
-		for _, r := range s.of(&all[i]) {
-			r = r.counting(counted[all[i].Key])
-			r.write(&b, r.place())
+		for _, one := range single(&all[i]) {
+			for _, r := range s.of(&one) {
+				r = r.counting(counted[one.Key])
+				r.write(&b, r.place())
+			}
 		}
 	}
 	b.WriteString(further["nat"] + "COMMIT\n")

@@ -1,0 +1,418 @@
+package firewall
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/linux-igd/upnpd/internal/lab"
+	"github.com/linux-igd/upnpd/internal/portmap"
+)
+
+// counted checks what a mapping has counted; a PORT_SET has one number.
+func counted(t *testing.T, l *lab.Lab, f backend, m portmap.Mapping, want uint64) {
+	t.Helper()
+	on(t, l, func() error {
+		all, err := f.Packets()
+		if n, ok := all[m.Key]; n != want || !ok || len(all) != 1 {
+			t.Errorf("counted: %v, want %d for %v alone", all, want, m.Key)
+		}
+		return err
+	})
+}
+
+// agrees checks that the kernel is as the backend thinks.
+func agrees(t *testing.T, l *lab.Lab, f backend) {
+	t.Helper()
+	on(t, l, func() error {
+		said, err := f.Verify()
+		if said != "" {
+			t.Errorf("the kernel differs: %s", said)
+		}
+		return err
+	})
+}
+
+// TestPortSet: each port of a PORT_SET leads to the one with its offset, inward and
+// outward (SPEC MAP-16); it counts, is renewed and ends as one.
+func TestPortSet(t *testing.T) {
+	flowsLab(t, func(t *testing.T, l *lab.Lab, f backend) {
+		set := leased(game, time.Hour)
+		set.ExternalPort, set.InternalPort, set.Ports, set.Origin = 20000, 30000, 8, portmap.PCP
+		for i := range 10 {
+			if _, err := l.LAN1.EchoUDP(uint16(29999 + i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		p := newPeer(t, l.Internet, "11.0.0.1:4000")
+		reaches := func(when string, ports int) {
+			t.Helper()
+			for i := -1; i < 9; i++ {
+				want := ""
+				if i >= 0 && i < ports {
+					want = fmt.Sprintf("lan1 192.168.77.10:%d-11.0.0.1:4000", 30000+i)
+				}
+				to := fmt.Sprintf("11.0.0.2:%d", 20000+i)
+				until(t, fmt.Sprintf("%s: %s brings %q", when, to, want), func() bool { return p.ask(to) == want })
+			}
+		}
+		reaches("before", 0)
+		on(t, l, func() error { return f.Change(nil, &set) })
+		agrees(t, l, f)
+		reaches("mapped", 8)
+		counted(t, l, f, set, 8)
+
+		renewed := set
+		renewed.Deadline += time.Minute
+		on(t, l, func() error { return f.Change([]portmap.Mapping{set}, &renewed) })
+		counted(t, l, f, set, 8)
+		again := renewed
+		again.Deadline += time.Minute
+		on(t, l, func() error { return f.Sync(home, []portmap.Mapping{again}) })
+		agrees(t, l, f)
+		reaches("renewed and synced", 8)
+		counted(t, l, f, set, 8) // no new connections
+
+		smaller := again
+		smaller.Ports = 3
+		on(t, l, func() error { return f.Change([]portmap.Mapping{again}, &smaller) })
+		agrees(t, l, f)
+		reaches("smaller", 3)
+		counted(t, l, f, set, 3)
+
+		on(t, l, func() error { return f.Change([]portmap.Mapping{smaller}, nil) })
+		agrees(t, l, f)
+		reaches("removed", 0)
+		on(t, l, f.Close)
+	})
+}
+
+// TestPortSetOutward: what the client sends from its ports leaves from the mapped
+// ones; where another mapping is older, from that one's, until it ends.
+func TestPortSetOutward(t *testing.T) {
+	flowsLab(t, func(t *testing.T, l *lab.Lab, f backend) {
+		set := leased(game, time.Hour)
+		set.ExternalPort, set.InternalPort, set.Ports = 20000, 30000, 8
+		on(t, l, func() error { return f.Change(nil, &set) })
+		for i := range 8 {
+			p := newPeer(t, l.LAN1, fmt.Sprintf("192.168.77.10:%d", 30000+i))
+			want := fmt.Sprintf("internet 11.0.0.1:7777-11.0.0.2:%d", 20000+i)
+			if got := p.ask("11.0.0.1:7777"); got != want {
+				t.Errorf("from %d: %q, want %q", 30000+i, got, want)
+			}
+		}
+		on(t, l, f.Close)
+	})
+}
+
+// TestPortSetSources: the ports of a set share sources with others as single ports
+// do.
+func TestPortSetSources(t *testing.T) {
+	older, set := leased(web, time.Hour), leased(web, time.Hour)
+	set.ExternalPort, set.InternalPort, set.Ports = 20000, 8079, 3
+	s := newElements()
+	step := func(remove []portmap.Mapping, add *portmap.Mapping, want ...uint16) {
+		t.Helper()
+		s.commit(s.change(home, remove, add))
+		var got []uint16
+		for _, e := range s.all(snat4) {
+			got = append(got, e.port, e.to.Port())
+		}
+		for _, n := range want {
+			if !slices.Contains(got, n) {
+				t.Errorf("sources %v, want %v", got, want)
+			}
+		}
+		if len(got) != len(want) {
+			t.Errorf("sources %v, want %v", got, want)
+		}
+	}
+	step(nil, &older, 8080, 18080)
+	step(nil, &set, 8079, 20000, 8080, 18080, 8081, 20002)
+	step([]portmap.Mapping{older}, nil, 8079, 20000, 8080, 20001, 8081, 20002)
+	step([]portmap.Mapping{set}, nil)
+	if len(s.active)+len(s.sources) != 0 {
+		t.Errorf("left: %+v", s)
+	}
+}
+
+// TestPortSetAdopted: another run finds each port, and ends the connections of all
+// when it does not want them.
+func TestPortSetAdopted(t *testing.T) {
+	flowsLab(t, func(t *testing.T, l *lab.Lab, f backend) {
+		sets := []portmap.Mapping{leased(game, time.Hour), filtered(21000, "11.0.0.0/24", 0)}
+		sets[0].ExternalPort, sets[0].InternalPort, sets[0].Ports = 20000, 8080, 8
+		sets[1].Ports = 8
+		on(t, l, func() error { return f.Sync(home, sets) })
+		p := newPeer(t, l.Internet, "11.0.0.1:4000")
+		reached := func() string { return p.ask("11.0.0.2:20000") + p.ask("11.0.0.2:21000") }
+		until(t, "the sets work", func() bool { return strings.Count(reached(), "lan1") == 2 })
+		var next backend
+		var found map[mapped]portmap.Key
+		switch f := f.(type) {
+		case *NFTables:
+			n := openNFT(t, l)
+			next, found = n, n.inForce.mapped
+			t.Cleanup(func() { f.inForce.flows.Close(); f.disconnect() })
+		case *IPTables:
+			n, err := open(t, l, f.opts)
+			if err != nil {
+				t.Fatal(err)
+			}
+			next, found = n, n.inForce.mapped
+			t.Cleanup(func() { f.inForce.flows.Close() })
+		}
+		want := 0
+		for i := range sets {
+			for _, one := range single(&sets[i]) {
+				want++
+				if _, ok := found[newMapped(home.External, &one)]; !ok {
+					t.Errorf("not found: %v", one)
+				}
+			}
+		}
+		if len(found) != want {
+			t.Errorf("%d are found, want %d", len(found), want)
+		}
+		on(t, l, func() error { return next.Sync(home, nil) })
+		until(t, "the connections end", func() bool { return reached() == "" })
+		on(t, l, next.Close)
+	})
+}
+
+// filtered is UDP port 8080 of the first LAN host, for remote hosts ("": any) and a
+// remote port (0: any), for an hour.
+func filtered(external uint16, remote string, port uint16) portmap.Mapping {
+	m := leased(game, time.Hour)
+	m.ExternalPort, m.RemotePort, m.Origin = external, port, portmap.PCP
+	if remote != "" {
+		p := netip.MustParsePrefix(remote)
+		if m.RemoteHost = p.Addr(); !p.IsSingleIP() {
+			m.RemoteBits = uint8(p.Bits())
+		}
+	}
+	return m
+}
+
+// TestFilter: who gets through a mapping with a filter (SPEC MAP-13), counted and
+// renewed; and what came in ends with it, or when the filter shuts it out.
+func TestFilter(t *testing.T) {
+	flowsLab(t, func(t *testing.T, l *lab.Lab, f backend) {
+		l.Internet.Run(t, "sh", "-ec", "ip addr add 11.0.0.9/24 dev eth0; ip addr add 11.0.0.130/24 dev eth0")
+		peers := map[string]peer{}
+		for _, from := range []string{"11.0.0.1:4000", "11.0.0.1:4001", "11.0.0.9:4000", "11.0.0.9:4001", "11.0.0.130:4000", "11.0.0.130:4001"} {
+			peers[from] = newPeer(t, l.Internet, from)
+		}
+		open, k := filtered(18080, "", 0), newTracker(t, l)
+		tracked := func() bool {
+			for c := range k.list() {
+				if c.dst.Port() == 18080 {
+					return true
+				}
+			}
+			return false
+		}
+		for _, tt := range []struct {
+			name string
+			m    portmap.Mapping
+			lets []string
+		}{
+			{"a prefix", filtered(18080, "11.0.0.0/28", 0), []string{"11.0.0.1:4000", "11.0.0.1:4001", "11.0.0.9:4000", "11.0.0.9:4001"}},
+			{"another prefix", filtered(18080, "11.0.0.128/25", 0), []string{"11.0.0.130:4000", "11.0.0.130:4001"}},
+			{"a prefix and a port", filtered(18080, "11.0.0.0/28", 4000), []string{"11.0.0.1:4000", "11.0.0.9:4000"}},
+			{"a port", filtered(18080, "", 4001), []string{"11.0.0.1:4001", "11.0.0.9:4001", "11.0.0.130:4001"}},
+			{"a host and a port", filtered(18080, "11.0.0.9/32", 4001), []string{"11.0.0.9:4001"}},
+			{"half of the internet", filtered(18080, "128.0.0.0/1", 0), nil},
+		} {
+			t.Run(tt.name, func(t *testing.T) {
+				check := func(when string) {
+					t.Helper()
+					for from, p := range peers {
+						want := slices.Contains(tt.lets, from)
+						until(t, fmt.Sprintf("%s, from %s: %v", when, from, want), func() bool { return (p.ask("11.0.0.2:18080") != "") == want })
+					}
+				}
+				on(t, l, func() error { return f.Change(nil, &open) })
+				for from, p := range peers {
+					until(t, "without a filter, from "+from, func() bool { return p.ask("11.0.0.2:18080") != "" })
+				}
+				on(t, l, func() error { return f.Change([]portmap.Mapping{open}, &tt.m) })
+				until(t, "what came in before ends", func() bool { return !tracked() })
+				agrees(t, l, f)
+				check("filtered")
+				n := uint64(len(tt.lets))
+				counted(t, l, f, tt.m, n)
+				renewed := tt.m
+				renewed.Deadline += time.Minute
+				on(t, l, func() error { return f.Change([]portmap.Mapping{tt.m}, &renewed) })
+				counted(t, l, f, tt.m, n)
+				renewed.Deadline += time.Minute
+				on(t, l, func() error { return f.Sync(home, []portmap.Mapping{renewed}) })
+				agrees(t, l, f)
+				check("renewed and synced")
+				counted(t, l, f, tt.m, n)
+				on(t, l, func() error { return f.Change([]portmap.Mapping{renewed}, nil) })
+				tt.lets = nil
+				check("removed")
+			})
+		}
+		on(t, l, f.Close)
+	})
+}
+
+// TestFilterRuleset: the elements as text; single changes make what Sync makes, in
+// whatever order, and take it away.
+func TestFilterRuleset(t *testing.T) {
+	l := lab.Start(t)
+	f := openNFT6(t, l)
+	set, pins := filtered(20000, "", 0), pinhole("", 0)
+	set.InternalPort, set.Ports = 30000, 3
+	pins.ExternalPort, pins.InternalPort, pins.Ports = 9000, 9000, 2
+	netSet := filtered(18095, "10.0.0.0/8", 4000)
+	netSet.Ports = 2
+	all := []portmap.Mapping{
+		set, pins, netSet, filtered(18090, "11.0.0.0/28", 0), filtered(18091, "", 4000), filtered(18092, "11.0.0.9/32", 4000),
+		netPin("2001:db8:ff::/48", 0), netPin("2001:db8:fe::/47", 4000),
+	}
+	all[len(all)-1].ExternalPort, all[len(all)-1].InternalPort = 8081, 8081
+	on(t, l, func() error { return f.Sync(home6, nil) })
+	empty := nftRuleset(t, l)
+	for i := range all {
+		on(t, l, func() error { return f.Change(nil, &all[i]) })
+	}
+	sorted := func() string { // the order of elements is the kernel's
+		lines := strings.FieldsFunc(nftRuleset(t, l), func(r rune) bool { return r == '\n' })
+		for i, line := range lines {
+			if strings.Contains(line, "elements = {") || strings.HasSuffix(line, ",") || strings.HasSuffix(line, " }") {
+				lines[i] = strings.Trim(strings.TrimPrefix(strings.TrimSpace(line), "elements = "), "{}, ")
+			}
+		}
+		slices.Sort(lines)
+		return strings.Join(lines, "\n")
+	}
+	once := sorted()
+	for _, element := range []string{
+		"11.0.0.0/28 . 0-65535 . udp . 18090 counter", "0.0.0.0/0 . 4000 . udp . 18091 counter", "11.0.0.9 . 4000 . udp . 18092 counter",
+		"10.0.0.0/8 . 4000 . udp . 18096 counter",
+		"2001:db8:ff::/48 . 0-65535 . udp . 2001:db8:77::10 . 8080 counter", "2001:db8:fe::/47 . 4000 . udp . 2001:db8:77::10 . 8081 counter",
+		"udp . 2001:db8:77::10 . 9001 counter",
+		"udp . 20002 counter",
+	} {
+		if !strings.Contains(once, element) {
+			t.Errorf("%q is missing in\n%s", element, once)
+		}
+	}
+	on(t, l, func() error { return f.Sync(home6, nil) })
+	if got := nftRuleset(t, l); got != empty {
+		t.Errorf("emptied:\n%s\nwant\n%s", got, empty)
+	}
+	for range 2 {
+		on(t, l, func() error { return f.Sync(home6, all) })
+		if got := sorted(); got != once {
+			t.Errorf("Sync made\n%s\nchanges made\n%s", got, once)
+		}
+	}
+	on(t, l, func() error { return f.Change(all, nil) })
+	if got := nftRuleset(t, l); got != empty {
+		t.Errorf("removed:\n%s\nwant\n%s", got, empty)
+	}
+	on(t, l, f.Close)
+}
+
+// TestNFTFilterExpiry: the kernel ends what has a filter, and a PORT_SET, by
+// itself; and the port can be mapped again, though the kernel may have the old
+// element still.
+func TestNFTFilterExpiry(t *testing.T) {
+	l := lab.Start(t)
+	if _, err := l.LAN1.EchoUDP(8080); err != nil {
+		t.Fatal(err)
+	}
+	f := openNFT(t, l)
+	all := []portmap.Mapping{filtered(18080, "11.0.0.0/28", 0), filtered(18090, "", 0)}
+	all[1].Ports = 8
+	for i := range all {
+		all[i] = leased(all[i], time.Second-grace) // the grace is as long
+	}
+	port := 5000
+	passes := func(to uint16) bool { // each as a connection of its own
+		port++
+		p := newPeer(t, l.Internet, fmt.Sprintf("11.0.0.1:%d", port))
+		defer p.Close()
+		return p.ask(fmt.Sprintf("11.0.0.2:%d", to)) != ""
+	}
+	for range 2 {
+		on(t, l, func() error { return f.Sync(home, all) })
+		for _, m := range all {
+			if !passes(m.ExternalPort) {
+				t.Errorf("port %d does not work", m.ExternalPort)
+			}
+		}
+		for _, m := range all {
+			until(t, "it is closed", func() bool { return !passes(m.ExternalPort) })
+		}
+		for _, set := range f.sets() {
+			if left, err := f.readSet(set); err != nil || len(left) != 0 {
+				t.Errorf("%d elements are left in %s (%v)", len(left), set, err)
+			}
+		}
+		for i := range all {
+			all[i] = leased(all[i], time.Second-grace)
+		}
+	}
+	on(t, l, f.Close)
+}
+
+// TestNoIntervals: a kernel without sets of intervals takes all but the mappings
+// that need them: nobody comes in by those.
+func TestNoIntervals(t *testing.T) {
+	l := lab.Start(t)
+	f := openNFT6(t, l)
+	f.layout.intervals = false
+	all := []portmap.Mapping{leased(web, time.Hour), filtered(18090, "11.0.0.0/24", 0), netPin("2001:db8:ff::/48", 0), pinhole("", 0)}
+	on(t, l, func() error { return f.Sync(home6, all) })
+	agrees(t, l, f)
+	rules := nftRuleset(t, l)
+	if strings.Contains(rules, "interval") || strings.Contains(rules, "18090 :") || !strings.Contains(rules, "18080 counter") || !strings.Contains(rules, "udp . 2001:db8:77::10 . 8080") {
+		t.Errorf("got\n%s", rules)
+	}
+	for _, m := range []portmap.Mapping{filtered(18091, "11.0.0.0/24", 0), filtered(18092, "", 4000), netPin("2001:db8:fe::/48", 0)} {
+		if err := f.Change(nil, &m); err != errNoIntervals {
+			t.Errorf("%v: %v", m, err)
+		}
+	}
+	for _, m := range []portmap.Mapping{only(game, "11.0.0.1"), pinhole(remote6, 4000)} {
+		m = leased(m, time.Hour)
+		on(t, l, func() error { return f.Change(nil, &m) })
+	}
+	agrees(t, l, f)
+	if got := nftRuleset(t, l); got == rules {
+		t.Error("nothing was added")
+	}
+	on(t, l, f.Close)
+}
+
+// TestEntryIntervals: what is read of the elements of intervals.
+func TestEntryIntervals(t *testing.T) {
+	for _, m := range []portmap.Mapping{
+		filtered(1, "11.0.0.0/28", 0), filtered(1, "11.0.0.0/28", 9), filtered(1, "", 9), filtered(1, "11.0.0.9/32", 9),
+		filtered(65535, "128.0.0.0/1", 0), filtered(1, "11.0.0.8/31", 0), netPin("2001:db8:ff::/48", 0), netPin("2001:db8:fe::/47", 9),
+		netPin("8000::/1", 0), netPin("2001:db8::2/127", 0),
+	} {
+		e := way(m)
+		got, ok := e.entry(0).mapped(home.External.AsSlice())
+		if m.Pinhole.IsValid() {
+			got, ok = e.entry(0).pinhole()
+		}
+		if want := newMapped(home.External, &m); !ok || got != want || got.key() != m.Key || !intervals(e.set) {
+			t.Errorf("%v: got %v %v, want %v", m.Remote(), got, ok, want)
+		}
+	}
+	short := way(filtered(1, "", 9)).entry(0)
+	short.last = short.last[:8]
+	if got, ok := short.mapped(home.External.AsSlice()); ok {
+		t.Errorf("half an interval: %v", got)
+	}
+}
