@@ -47,6 +47,7 @@ func TestPinholeRules(t *testing.T) {
 		{"a remote host", pinFrom(tcpPin, "2001:db8:ff::1", 0), "-s 2001:db8:ff::1/128 -d 2001:db8:77::10/128 -p tcp -m tcp --dport 8080 -j ACCEPT"},
 		{"a remote port", pinFrom(udpPin, "", 4000), "-d 2001:db8:77::10/128 -p udp -m udp --sport 4000 --dport 8080 -j ACCEPT"},
 		{"both", pinFrom(udpPin, "2001:db8:ff::1", 4000), "-s 2001:db8:ff::1/128 -d 2001:db8:77::10/128 -p udp -m udp --sport 4000 --dport 8080 -j ACCEPT"},
+		{"MAP-13: a prefix", netPin("2001:db8:ff::/48", 4000), "-s 2001:db8:ff::/48 -d 2001:db8:77::10/128 -p udp -m udp --sport 4000 --dport 8080 -j ACCEPT"},
 		{"disabled", disabled, ""},
 		{"PIN-10: a prefix that is gone", foreign, ""},
 		{"PIN-3: the router itself", pinTo(portmap.TCP, "2001:db8:77::1", 80), ""},

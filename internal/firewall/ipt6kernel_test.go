@@ -95,6 +95,8 @@ func TestPinholes(t *testing.T) {
 		}
 		on(t, l, func() error { return f.Sync(homePin, nil) })
 		empty := rules()
+		two := udpPin
+		two.Ports = 2
 		all := []string{"tcp 8080 0", "tcp 8081 0", "udp 8080 0", "udp 8081 4001"}
 		pass(t, l, false, all...)
 		for _, tt := range []struct {
@@ -107,6 +109,9 @@ func TestPinholes(t *testing.T) {
 			{"the remote host", pinFrom(tcpPin, lab.InternetAddr6, 0), []string{"tcp 8080 0"}, []string{"tcp 8081 0"}},
 			{"another remote host", pinFrom(tcpPin, "2001:db8:ff::9", 0), nil, []string{"tcp 8080 0"}},
 			{"a remote port", pinFrom(udpPin, "", 4002), []string{"udp 8080 4002"}, []string{"udp 8080 4003", "udp 8081 4002"}},
+			{"MAP-13: a prefix", netPin("2001:db8:ff::/125", 0), []string{"udp 8080 4101"}, []string{"udp 8081 4101"}},
+			{"MAP-13: another prefix", netPin("2001:db8:ff::8/125", 0), nil, []string{"udp 8080 4102"}},
+			{"MAP-16: two ports", two, []string{"udp 8080 4103", "udp 8081 4103"}, []string{"tcp 8081 0"}},
 			{"remote host and port", pinFrom(tcpPin, lab.InternetAddr6, 4004), []string{"tcp 8080 4004"}, []string{"tcp 8080 4005"}},
 		} {
 			t.Run(tt.name, func(t *testing.T) {

@@ -194,6 +194,9 @@ func (f *NFTables) Sync(n portmap.Network, all []portmap.Mapping) error {
 	if builtOtherwise(err) && f.deleteTable() == nil {
 		err = f.trySync(n, want)
 	}
+	if !f.proved && (builtOtherwise(err) || errors.Is(err, unix.ENOENT)) {
+		f.layout, err = f.layout.less(f.logf, err, func(l layout) error { f.layout = l; return f.trySync(n, want) })
+	}
 	if err != nil {
 		return err
 	}
@@ -229,30 +232,13 @@ func builtOtherwise(err error) bool {
 	return errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP)
 }
 
-// trySync also tries it without counters, or without sets of intervals, if the
-// kernel has never taken any.
+// trySync is sync, and again if something expired, or somebody else wrote, between
+// reading and writing.
 func (f *NFTables) trySync(n portmap.Network, want elements) error {
 	err := f.sync(n, want)
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EEXIST) { // something expired, or somebody else wrote, between reading and writing
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EEXIST) {
 		err = f.sync(n, want)
 	}
-	if err == nil || f.proved {
-		return err
-	}
-	whole := f.layout
-	for _, less := range []layout{{whole.uplink, true, false}, {whole.uplink, false, true}, {whole.uplink, false, false}} {
-		if f.layout = less; f.sync(n, want) != nil {
-			continue
-		}
-		if !less.counters {
-			f.logf("firewall: this kernel has no counters in maps: mappings are not counted")
-		}
-		if !less.intervals {
-			f.logf("firewall: %v: those are refused", errNoIntervals)
-		}
-		return nil
-	}
-	f.layout = whole
 	return err
 }
 

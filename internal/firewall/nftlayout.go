@@ -48,6 +48,23 @@ type layout struct {
 	intervals bool // there are sets of intervals
 }
 
+// less finds what a kernel takes that refuses the whole layout for the reason err.
+func (l layout) less(logf func(string, ...any), err error, try func(layout) error) (layout, error) {
+	for _, less := range []layout{{l.uplink, true, false}, {l.uplink, false, true}, {l.uplink, false, false}} {
+		if try(less) != nil {
+			continue
+		}
+		if !less.counters {
+			logf("firewall: this kernel has no counters in maps: mappings are not counted")
+		}
+		if !less.intervals {
+			logf("firewall: %v", errNoIntervals)
+		}
+		return less, nil
+	}
+	return l, err
+}
+
 // pins are the sets of pinholes.
 func (l layout) pins() []string {
 	if l.intervals {

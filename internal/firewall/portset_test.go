@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/linux-igd/upnpd/internal/lab"
 	"github.com/linux-igd/upnpd/internal/portmap"
 )
@@ -315,6 +317,11 @@ func TestFilterRuleset(t *testing.T) {
 			t.Errorf("Sync made\n%s\nchanges made\n%s", got, once)
 		}
 	}
+	narrow, wide := filtered(18090, "11.0.0.0/30", 0), filtered(18090, "11.0.0.0/24", 0)
+	for _, step := range [][2]portmap.Mapping{{all[3], narrow}, {narrow, wide}, {wide, all[3]}} { // one within the other
+		on(t, l, func() error { return f.Change(step[:1], &step[1]) })
+		agrees(t, l, f)
+	}
 	on(t, l, func() error { return f.Change(all, nil) })
 	if got := nftRuleset(t, l); got != empty {
 		t.Errorf("removed:\n%s\nwant\n%s", got, empty)
@@ -392,6 +399,55 @@ func TestNoIntervals(t *testing.T) {
 		t.Error("nothing was added")
 	}
 	on(t, l, f.Close)
+}
+
+// TestLess: a kernel that refuses the whole is asked for as much as it takes.
+func TestLess(t *testing.T) {
+	whole, refused := layout{"wan0", true, true}, unix.EINVAL
+	for _, tt := range []struct {
+		counters, intervals, neither bool // what the kernel has
+		want                         layout
+		said                         int
+	}{
+		{true, false, true, layout{"wan0", true, false}, 1},
+		{false, true, true, layout{"wan0", false, true}, 1},
+		{false, false, true, layout{"wan0", false, false}, 2},
+		{false, false, false, whole, 0},
+	} {
+		var said []string
+		logf := func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }
+		got, err := whole.less(logf, refused, func(l layout) error {
+			if l.counters && !tt.counters || l.intervals && !tt.intervals || !tt.neither {
+				return unix.EPERM
+			}
+			return nil
+		})
+		if got != tt.want || len(said) != tt.said || (err == nil) != tt.neither || err != nil && err != refused {
+			t.Errorf("%+v: got %+v %v, said %q", tt, got, err, said)
+		}
+	}
+}
+
+// TestNFTIntervalsComeBack: sets of intervals of another make are replaced, and
+// not done without.
+func TestNFTIntervalsComeBack(t *testing.T) {
+	l := lab.Start(t)
+	for _, table := range []string{
+		"map dnat4net { type ipv4_addr : verdict; }",
+		"map dnat4net { type ipv4_addr . inet_service . inet_proto . inet_service : ipv4_addr . inet_service; flags timeout; }",
+		"set pin6net { type ipv6_addr . inet_service . inet_proto . ipv6_addr . inet_service; flags timeout; }",
+		"set pin6net { type ipv6_addr; }",
+	} {
+		l.Router.Run(t, "nft", "table inet upnpd { "+table+"; }")
+		f := openNFT6(t, l)
+		all := []portmap.Mapping{filtered(18090, "11.0.0.0/24", 0), netPin("2001:db8:ff::/48", 0)}
+		on(t, l, func() error { return f.Sync(home6, all) })
+		agrees(t, l, f)
+		if !f.layout.intervals {
+			t.Errorf("%s: no intervals", table)
+		}
+		on(t, l, f.Close)
+	}
 }
 
 // TestEntryIntervals: what is read of the elements of intervals.

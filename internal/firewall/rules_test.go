@@ -31,7 +31,8 @@ func TestRules(t *testing.T) {
 	disabled, game := web, web
 	disabled.Enabled = false
 	game.Protocol, game.ExternalPort, game.InternalPort = portmap.UDP, 3075, 3074
-	from := only(web, "11.0.0.1")
+	from, filter, set := only(web, "11.0.0.1"), filtered(18080, "11.0.0.0/28", 4000), web
+	set.Ports = 2
 	for _, tt := range []struct {
 		name string
 		net  portmap.Network
@@ -50,6 +51,16 @@ func TestRules(t *testing.T) {
 -I UPNPD -s 11.0.0.1/32 -p tcp -m tcp --dport 18080 -j DNAT --to-destination 192.168.77.10:8080
 -I UPNPD-POST -s 192.168.77.10/32 -d 11.0.0.1/32 -o wan0 -p tcp -m tcp --sport 8080 -j SNAT --to-source 11.0.0.2:18080
 `},
+		{"MAP-13: a prefix and a remote port", home, &filter, `
+-I UPNPD -s 11.0.0.0/28 -p udp -m udp --sport 4000 --dport 18080 -j DNAT --to-destination 192.168.77.10:8080
+-I UPNPD-POST -s 192.168.77.10/32 -d 11.0.0.0/28 -o wan0 -p udp -m udp --sport 8080 -j SNAT --to-source 11.0.0.2:18080
+`},
+		{"MAP-16: a rule a port", home, &set, `
+-A UPNPD -p tcp -m tcp --dport 18080 -j DNAT --to-destination 192.168.77.10:8080
+-A UPNPD-POST -s 192.168.77.10/32 -o wan0 -p tcp -m tcp --sport 8080 -j SNAT --to-source 11.0.0.2:18080
+-A UPNPD -p tcp -m tcp --dport 18081 -j DNAT --to-destination 192.168.77.10:8081
+-A UPNPD-POST -s 192.168.77.10/32 -o wan0 -p tcp -m tcp --sport 8081 -j SNAT --to-source 11.0.0.2:18081
+`},
 		{"WIP-12: disabled", home, &disabled, "\n"},
 		{"the client's address is now the router's", portmap.Network{External: addr("11.0.0.2"), LANs: []netip.Prefix{prefix("192.168.77.10/24")}}, &web, "\n"},
 		{"the LAN is another now", portmap.Network{External: addr("11.0.0.2"), LANs: []netip.Prefix{prefix("10.5.5.1/24")}}, &web, "\n"},
@@ -57,7 +68,7 @@ func TestRules(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var b strings.Builder
-			for _, r := range (ruleset{uplink: "wan0", network: tt.net}).of(tt.m) {
+			for _, r := range (ruleset{uplink: "wan0", network: tt.net}).all(tt.m) {
 				r.write(&b, r.place())
 			}
 			if got := "\n" + b.String(); got != tt.want {
