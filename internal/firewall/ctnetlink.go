@@ -81,14 +81,13 @@ func dumpRequest(family byte, want tuple) (netlink.Message, error) {
 	return request(family, ctGet, netlink.Dump, ae)
 }
 
-// markedRequest asks for the connections of an address family that have our mark.
+// markedRequest asks for the connections that have our mark.
 // Kernels that cannot filter by it send others, too.
-func markedRequest(family byte) (netlink.Message, error) {
-	ae := netlink.NewAttributeEncoder()
-	ae.ByteOrder = binary.BigEndian
-	ae.Uint32(ctaMark, connMark)
-	ae.Uint32(ctaMarkMask, connMark)
-	return request(family, ctGet, netlink.Dump, ae)
+func markedRequest() netlink.Message {
+	return netlink.Message{
+		Header: netlink.Header{Type: ctGet, Flags: netlink.Request | netlink.Dump},
+		Data:   append([]byte{unix.AF_UNSPEC, 0, 0, 0}, attributes(nil).number(ctaMark, connMark).number(ctaMarkMask, connMark)...),
+	}
 }
 
 // getRequest asks for the one IPv4 connection with this original tuple.

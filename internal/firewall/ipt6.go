@@ -62,7 +62,7 @@ func (f *IPTables) adoptPinholes(ranBefore bool) error {
 		return nil // a kernel without ip6tables
 	}
 	for m := range pinholesIn(listing) {
-		f.inForce.mapped[m] = m.key()
+		f.inForce.adopt(m)
 	}
 	if f.six == nil {
 		err = six.remove(f.ctx, lockWait, f.logf, "filter")

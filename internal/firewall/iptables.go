@@ -92,7 +92,7 @@ func (f *IPTables) Start() error {
 		return err
 	}
 	for m := range mappingsIn(listing) {
-		f.inForce.mapped[m] = m.key()
+		f.inForce.adopt(m)
 	}
 	if err := f.adoptPinholes(strings.Contains(listing, "-N "+mapChain+"\n")); err != nil {
 		return err

@@ -2,7 +2,6 @@ package firewall
 
 import (
 	"fmt"
-	"maps"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -66,7 +65,9 @@ func (f *IPTables) Packets() (map[portmap.Key]uint64, error) {
 		if listing, err = f.six.list(f.ctx, closeWait, "filter", "-v"); err != nil {
 			return nil, err
 		}
-		maps.Copy(counted, pinholesIn(listing))
+		for m, c := range pinholesIn(listing) {
+			counted[m] = c
+		}
 	}
 	all := make(map[portmap.Key]uint64, len(counted))
 	for m, c := range counted {
@@ -74,9 +75,9 @@ func (f *IPTables) Packets() (map[portmap.Key]uint64, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read the counters of iptables: %w", err)
 		}
-		k, ok := f.inForce.mapped[m]
-		if !ok {
-			k = m.key()
+		k := m.key()
+		if first := f.inForce.mapped[m]; first != 0 {
+			k.ExternalPort = first
 		}
 		all[k] += n
 	}
@@ -125,10 +126,9 @@ func mappingsIn(listing string) map[mapped]string {
 
 // listed reads where from, of a listed rule.
 func (m *mapped) listed(line string) {
-	from := word(line, "-s")
-	m.remote = listedAddr(from)
-	if p, err := netip.ParsePrefix(from); err == nil && !p.IsSingleIP() {
-		m.remote, m.bits = p.Addr(), uint8(p.Bits())
+	p, _ := netip.ParsePrefix(word(line, "-s"))
+	if m.remote = p.Addr(); p.Bits() > 0 && p.Bits() < m.remote.BitLen() {
+		m.bits = uint8(p.Bits())
 	}
 	port, _ := strconv.ParseUint(word(line, "--sport"), 10, 16) // without: 0
 	m.remotePort = uint16(port)

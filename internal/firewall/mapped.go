@@ -2,7 +2,6 @@ package firewall
 
 import (
 	"net/netip"
-	"slices"
 
 	"github.com/linux-igd/upnpd/internal/portmap"
 )
@@ -40,8 +39,8 @@ func newMapped(external netip.Addr, m *portmap.Mapping) mapped {
 	}
 }
 
-// inward and outward are the original tuples of its connections, with a peer that
-// is one of its remote hosts.
+// inward and outward are the original tuples of its connections: inward, with a
+// peer that is one of the remote hosts.
 func (m mapped) inward() tuple {
 	return tuple{m.proto, netip.AddrPortFrom(m.host(), m.remotePort), m.external}
 }
@@ -60,17 +59,19 @@ func (m mapped) host() netip.Addr {
 
 // peer reports whether a is one of the remote hosts, as far as there is a prefix.
 func (m mapped) peer(a netip.Addr) bool {
-	return m.bits == 0 || netip.PrefixFrom(m.remote, int(m.bits)).Contains(a)
+	p, _ := a.Prefix(int(m.bits))
+	return m.bits == 0 || p.Addr() == m.remote
 }
 
 // single gives each port of a mapping as a mapping.
 func single(m *portmap.Mapping) []portmap.Mapping {
-	one := *m
-	one.Ports = 0
-	all := []portmap.Mapping{one}
-	for i := uint16(1); i < m.Ports; i++ {
-		one.ExternalPort, one.InternalPort = m.ExternalPort+i, m.InternalPort+i
-		all = append(all, one)
+	all := make([]portmap.Mapping, max(1, m.Ports))
+	for i := range all {
+		one := &all[i]
+		*one = *m
+		one.ExternalPort += uint16(i)
+		one.InternalPort += uint16(i)
+		one.Ports = 0
 	}
 	return all
 }
@@ -132,7 +133,7 @@ func (w matcher) wants(c flow) bool {
 		}
 	}
 	for _, m := range w[tuple{proto: c.orig.proto, src: c.orig.src}] {
-		if m.outward().has(c.orig) && m.peer(c.orig.dst.Addr()) && c.reply.dst == m.external {
+		if m.outward().has(c.orig) && c.reply.dst == m.external {
 			return true
 		}
 	}
@@ -144,11 +145,11 @@ func (w matcher) wants(c flow) bool {
 type inForce struct {
 	flows   *Flows
 	network portmap.Network
-	mapped  map[mapped]portmap.Key // of the whole mapping that a port is of
+	mapped  map[mapped]uint16 // the first external port of the PORT_SET, or their own; 0: of an earlier run
 }
 
 func newInForce(flows *Flows) *inForce {
-	return &inForce{flows: flows, mapped: map[mapped]portmap.Key{}}
+	return &inForce{flows: flows, mapped: map[mapped]uint16{}}
 }
 
 // of gives what identifies the connections of each port of m; none: m is not in
@@ -162,6 +163,9 @@ func (f *inForce) of(m *portmap.Mapping) (all []mapped) {
 	}
 	return all
 }
+
+// adopt notes what an earlier run has left.
+func (f *inForce) adopt(m mapped) { f.mapped[m] = 0 }
 
 func (f *inForce) has(m mapped) bool {
 	_, ok := f.mapped[m]
@@ -177,7 +181,11 @@ func (f *inForce) change(remove []portmap.Mapping, add *portmap.Mapping) {
 	}
 	for i := range remove {
 		for _, m := range f.of(&remove[i]) {
-			if f.has(m) && !slices.Contains(added, m) {
+			stays := !f.has(m)
+			for _, a := range added {
+				stays = stays || a == m
+			}
+			if !stays {
 				delete(f.mapped, m)
 				f.flows.end(m)
 			}
@@ -187,7 +195,7 @@ func (f *inForce) change(remove []portmap.Mapping, add *portmap.Mapping) {
 		if !f.has(m) {
 			f.flows.begin(m)
 		}
-		f.mapped[m] = add.Key
+		f.mapped[m] = add.ExternalPort
 	}
 }
 
@@ -195,10 +203,10 @@ func (f *inForce) change(remove []portmap.Mapping, add *portmap.Mapping) {
 // mapped at another address of the uplink ends.
 func (f *inForce) sync(n portmap.Network, all []portmap.Mapping) {
 	before := f.mapped
-	f.network, f.mapped = n, make(map[mapped]portmap.Key, len(all))
+	f.network, f.mapped = n, make(map[mapped]uint16, len(all))
 	for i := range all {
 		for _, m := range f.of(&all[i]) {
-			f.mapped[m] = all[i].Key
+			f.mapped[m] = all[i].ExternalPort
 		}
 	}
 	for m := range before {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -93,7 +92,7 @@ func (f *NFTables) Start() error {
 		for _, e := range found {
 			for _, address := range addresses {
 				if m, ok := e.mapped(address.key); ok {
-					f.inForce.mapped[m] = m.key()
+					f.inForce.adopt(m)
 				}
 			}
 		}
@@ -108,7 +107,7 @@ func (f *NFTables) Start() error {
 		}
 		for _, e := range found {
 			if m, ok := e.pinhole(); ok {
-				f.inForce.mapped[m] = m.key()
+				f.inForce.adopt(m)
 			}
 		}
 	}
@@ -141,10 +140,11 @@ func (f *NFTables) deleteTable() error {
 
 // sets are those that hold mappings.
 func (f *NFTables) sets() (all []string) {
-	for _, set := range setNames {
-		if (f.IPv6 || !slices.Contains(pinNames, set)) && (f.layout.intervals || !intervals(set)) {
-			all = append(all, set)
-		}
+	if all = setNames; !f.layout.intervals {
+		all = oldNames
+	}
+	if !f.IPv6 {
+		all = all[:len(all)-len(f.layout.pins())]
 	}
 	return all
 }

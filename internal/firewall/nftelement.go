@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math/bits"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/linux-igd/upnpd/internal/portmap"
@@ -25,7 +26,7 @@ type element struct {
 // intervals reports whether a set's elements are for more than one remote host, or
 // may be: with a prefix, and one remote port or any. The table sees to it that they
 // do not overlap.
-func intervals(set string) bool { return set == dnat4net || set == pin6net }
+func intervals(set string) bool { return strings.HasSuffix(set, "net") }
 
 // dnat is the element that redirects to the mapping's client.
 func dnat(m portmap.Mapping) element {
@@ -225,18 +226,15 @@ func (e entry) pinhole() (m mapped, ok bool) {
 // widen makes remote and remotePort, the first of an interval, all of it; last is
 // the key at its end.
 func (m *mapped) widen(last []byte) {
-	first, same := m.remote.AsSlice(), 0
+	first := m.remote.AsSlice()
+	length := len(first) * 8
 	for i, b := range first {
-		if same == i*8 {
-			same += bits.LeadingZeros8(b ^ last[i])
-		}
+		length -= bits.OnesCount8(b ^ last[i])
 	}
-	switch same {
-	case 0:
+	if length == 0 {
 		m.remote = netip.Addr{}
-	case len(first) * 8:
-	default:
-		m.bits = uint8(same)
+	} else if length < len(first)*8 {
+		m.bits = uint8(length)
 	}
 	if binary.BigEndian.Uint16(last[len(first):]) != m.remotePort {
 		m.remotePort = 0

@@ -37,8 +37,9 @@ const (
 // (EEXIST). What PCP filters by a prefix has those (SPEC MAP-13): it is alone on its
 // port.
 var (
-	setNames = []string{dnat4, dnat4from, dnat4net, snat4, pin6, pin6host, pin6port, pin6both, pin6net}
+	setNames = []string{dnat4, dnat4from, snat4, dnat4net, pin6, pin6host, pin6port, pin6both, pin6net}
 	pinNames = setNames[4:]
+	oldNames = []string{dnat4, dnat4from, snat4, pin6, pin6host, pin6port, pin6both} // without intervals
 )
 
 // layout is everything of our table that does not change with the mappings.
@@ -50,16 +51,14 @@ type layout struct {
 
 // less finds what a kernel takes that refuses the whole layout for the reason err.
 func (l layout) less(logf func(string, ...any), err error, try func(layout) error) (layout, error) {
-	for _, less := range []layout{{l.uplink, true, false}, {l.uplink, false, true}, {l.uplink, false, false}} {
-		if try(less) != nil {
-			continue
-		}
-		if !less.counters {
-			logf("firewall: this kernel has no counters in maps: mappings are not counted")
-		}
-		if !less.intervals {
-			logf("firewall: %v", errNoIntervals)
-		}
+	less := layout{l.uplink, true, false}
+	if try(less) == nil {
+		logf("firewall: %v", errNoIntervals)
+		return less, nil
+	}
+	less = layout{l.uplink, false, true}
+	if try(less) == nil {
+		logf("firewall: this kernel has no counters in maps: mappings are not counted")
 		return less, nil
 	}
 	return l, err
@@ -70,7 +69,7 @@ func (l layout) pins() []string {
 	if l.intervals {
 		return pinNames
 	}
-	return pinNames[:len(pinNames)-1]
+	return oldNames[3:]
 }
 
 // datatype is one of nft's types of keys and values (its include/datatype.h):
@@ -113,12 +112,12 @@ func (l layout) install(b *batch, pinholes bool) {
 	table := attributes(nil).text(unix.NFTA_TABLE_NAME, tableName)
 	b.add(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, table.number(unix.NFTA_TABLE_FLAGS, 0))
 	b.add(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, b.set(ext4, 0, ipAddr))
-	b.addMap(dnat4, l.counters, inetProto, inetService)
-	b.addMap(dnat4from, l.counters, ipAddr, inetProto, inetService)
+	l.addMap(b, dnat4, inetProto, inetService)
+	l.addMap(b, dnat4from, ipAddr, inetProto, inetService)
 	if l.intervals {
-		b.addMap(dnat4net, l.counters, ipAddr, inetService, inetProto, inetService)
+		l.addMap(b, dnat4net, ipAddr, inetService, inetProto, inetService)
 	}
-	b.addMap(snat4, false, ipAddr, inetProto, inetService)
+	l.addMap(b, snat4, ipAddr, inetProto, inetService)
 	b.addChain(prerouting, "nat", unix.NF_INET_PRE_ROUTING, preroutingPriority)
 	b.addChain(postrouting, "nat", unix.NF_INET_POST_ROUTING, postroutingPriority)
 	b.add(unix.NFT_MSG_DELRULE, 0, table)      // all of them
@@ -147,7 +146,7 @@ func (l layout) installPinholes(b *batch) {
 		if hasPort(set) {
 			key = append(key, inetService)
 		}
-		b.addMap(set, l.counters, append(key, inetProto, ip6Addr, inetService)...)
+		l.addMap(b, set, append(key, inetProto, ip6Addr, inetService)...)
 	}
 	b.addChain(forward, "filter", unix.NF_INET_FORWARD, forwardPriority)
 }
@@ -178,8 +177,11 @@ func (b *batch) set(name string, flags uint32, key ...datatype) attributes {
 }
 
 // addMap adds a map from key to address and port, or a set of pinholes.
-func (b *batch) addMap(name string, counters bool, key ...datatype) {
-	flags := uint32(unix.NFT_SET_TIMEOUT | setConcat)
+func (l *layout) addMap(b *batch, name string, key ...datatype) {
+	flags := uint32(unix.NFT_SET_TIMEOUT)
+	if l.intervals { // older kernels do not know the flag
+		flags |= setConcat
+	}
 	if !slices.Contains(pinNames, name) {
 		flags |= unix.NFT_SET_MAP
 	}
@@ -196,7 +198,7 @@ func (b *batch) addMap(name string, counters bool, key ...datatype) {
 		fields = fields.nest(unix.NFTA_LIST_ELEM, attributes(nil).number(setFieldLen, uint32(part&0xff)))
 	}
 	a = a.nest(unix.NFTA_SET_DESC, attributes(nil).nest(setDescConcat, fields))
-	if counters {
+	if l.counters && name != snat4 {
 		a = a.nest(setExpr, attributes(nil).text(unix.NFTA_EXPR_NAME, "counter"))
 	}
 	b.add(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, a)
