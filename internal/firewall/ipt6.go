@@ -2,8 +2,6 @@ package firewall
 
 import (
 	"errors"
-	"net/netip"
-	"strconv"
 	"strings"
 
 	"github.com/linux-igd/upnpd/internal/portmap"
@@ -112,16 +110,10 @@ func (f *IPTables) syncPinholes(all []portmap.Mapping) error {
 func pinholesIn(listing string) map[mapped]string {
 	all := map[mapped]string{}
 	for _, line := range strings.Split(listing, "\n") {
-		proto, known := portmap.ParseProtocol(word(line, "-p"))
-		port, err := strconv.ParseUint(word(line, "--dport"), 10, 16)
-		client := listedAddr(word(line, "-d"))
-		if !strings.HasPrefix(line, "-A "+mapChain+" ") || !known || err != nil || !client.IsValid() {
-			continue // not ours
+		m, ok := listed(line, listedAddr(word(line, "-d")))
+		if m.client = m.external; ok && m.client.Addr().IsValid() {
+			all[m] = counters(line)
 		}
-		m := mapped{proto: uint8(proto), client: netip.AddrPortFrom(client, uint16(port))}
-		m.external = m.client
-		m.listed(line)
-		all[m] = counters(line)
 	}
 	return all
 }

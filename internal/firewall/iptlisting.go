@@ -108,30 +108,29 @@ func mappingsIn(listing string) map[mapped]string {
 		}
 	}
 	for _, line := range lines {
-		if !strings.HasPrefix(line, "-A "+mapChain+" ") {
-			continue
-		}
-		proto, known := portmap.ParseProtocol(word(line, "-p"))
-		port, err := strconv.ParseUint(word(line, "--dport"), 10, 16)
-		client, errTo := netip.ParseAddrPort(word(line, "--to-destination"))
-		if !known || err != nil || errTo != nil {
+		client, err := netip.ParseAddrPort(word(line, "--to-destination"))
+		m, ok := listed(line, external)
+		if !ok || err != nil {
 			continue // not ours
 		}
-		m := mapped{proto: uint8(proto), external: netip.AddrPortFrom(external, uint16(port)), client: client}
-		m.listed(line)
+		m.client = client
 		all[m] = counters(line)
 	}
 	return all
 }
 
-// listed reads where from, of a listed rule.
-func (m *mapped) listed(line string) {
+// listed reads a rule of our chain but for its client; false: it is none.
+func listed(line string, external netip.Addr) (m mapped, ok bool) {
+	proto, ok := portmap.ParseProtocol(word(line, "-p"))
+	to, err := strconv.ParseUint(word(line, "--dport"), 10, 16)
+	m.proto, m.external = uint8(proto), netip.AddrPortFrom(external, uint16(to))
 	p, _ := netip.ParsePrefix(word(line, "-s"))
 	if m.remote = p.Addr(); p.Bits() > 0 && p.Bits() < m.remote.BitLen() {
 		m.bits = uint8(p.Bits())
 	}
 	port, _ := strconv.ParseUint(word(line, "--sport"), 10, 16) // without: 0
 	m.remotePort = uint16(port)
+	return m, ok && err == nil && strings.HasPrefix(line, "-A "+mapChain+" ")
 }
 
 // listedAddr reads "11.0.0.1/32" or "2001:db8::1/128"; the zero Addr stands for any.

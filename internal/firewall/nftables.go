@@ -42,7 +42,7 @@ const grace = 5 * time.Second
 // NewNFTables opens netlink and checks that the kernel has nf_tables; it
 // changes nothing. uplink is the WAN device's name, now the boot clock.
 func NewNFTables(uplink string, now func() time.Duration, logf func(string, ...any)) (*NFTables, error) {
-	f := &NFTables{now: now, logf: logf, layout: layout{uplink, true, true}, state: newElements()}
+	f := &NFTables{now: now, logf: logf, layout: layout{uplink, true}, state: newElements()}
 	if err := f.connect(); err != nil {
 		return nil, err
 	}
@@ -139,23 +139,17 @@ func (f *NFTables) deleteTable() error {
 }
 
 // sets are those that hold mappings.
-func (f *NFTables) sets() (all []string) {
-	if all = setNames; !f.layout.intervals {
-		all = oldNames
+func (f *NFTables) sets() []string {
+	if f.IPv6 {
+		return setNames
 	}
-	if !f.IPv6 {
-		all = all[:len(all)-len(f.layout.pins())]
-	}
-	return all
+	return setNames[:len(setNames)-len(pinNames)]
 }
 
 // Change replaces the elements of mappings in one transaction.
 func (f *NFTables) Change(remove []portmap.Mapping, add *portmap.Mapping) error {
 	if add != nil && add.Pinhole.IsValid() && !f.IPv6 {
 		return errors.New("open a pinhole: IPv6 is switched off")
-	}
-	if add != nil && !f.layout.intervals && intervals(way(*add).set) {
-		return errNoIntervals
 	}
 	if err := f.connect(); err != nil {
 		return err
@@ -194,9 +188,6 @@ func (f *NFTables) Sync(n portmap.Network, all []portmap.Mapping) error {
 	if builtOtherwise(err) && f.deleteTable() == nil {
 		err = f.trySync(n, want)
 	}
-	if !f.proved && (builtOtherwise(err) || errors.Is(err, unix.ENOENT)) {
-		f.layout, err = f.layout.less(f.logf, err, func(l layout) error { f.layout = l; return f.trySync(n, want) })
-	}
 	if err != nil {
 		return err
 	}
@@ -205,13 +196,12 @@ func (f *NFTables) Sync(n portmap.Network, all []portmap.Mapping) error {
 	f.network, f.state = n, want
 	f.inForce.sync(n, all)
 	if first {
-		f.inForce.endOrphans()
+		if err := f.inForce.endOrphans(); err != nil {
+			f.logf("firewall: connections of leases that ended before the start may go on: %v", err)
+		}
 	}
 	return nil
 }
-
-// errNoIntervals refuses what would be open for everybody otherwise.
-var errNoIntervals = errors.New("this kernel cannot filter a mapping by a prefix or by remote ports (Linux 5.6 can)")
 
 // withoutIPv6 is a network without hosts for pinholes.
 func withoutIPv6(n portmap.Network) portmap.Network {
@@ -232,14 +222,22 @@ func builtOtherwise(err error) bool {
 	return errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP)
 }
 
-// trySync is sync, and again if something expired, or somebody else wrote, between
-// reading and writing.
+// trySync also tries it without counters if the kernel has never taken any.
 func (f *NFTables) trySync(n portmap.Network, want elements) error {
 	err := f.sync(n, want)
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EEXIST) {
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EEXIST) { // something expired, or somebody else wrote, between reading and writing
 		err = f.sync(n, want)
 	}
-	return err
+	if err == nil || f.proved || !f.layout.counters {
+		return err
+	}
+	f.layout.counters = false
+	if f.sync(n, want) != nil {
+		f.layout.counters = true
+		return err
+	}
+	f.logf("firewall: this kernel has no counters in maps: mappings are not counted")
+	return nil
 }
 
 func (f *NFTables) sync(n portmap.Network, want elements) error {

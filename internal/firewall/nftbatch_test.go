@@ -173,7 +173,7 @@ func TestBatchWithoutRights(t *testing.T) {
 		if err == nil {
 			defer c.socket.Close()
 			b := c.begin()
-			layout{"wan0", true, true}.install(b, true)
+			layout{"wan0", true}.install(b, true)
 			err = c.commit(b)
 		}
 		if !errors.Is(err, unix.EPERM) {

@@ -39,37 +39,12 @@ const (
 var (
 	setNames = []string{dnat4, dnat4from, snat4, dnat4net, pin6, pin6host, pin6port, pin6both, pin6net}
 	pinNames = setNames[4:]
-	oldNames = []string{dnat4, dnat4from, snat4, pin6, pin6host, pin6port, pin6both} // without intervals
 )
 
 // layout is everything of our table that does not change with the mappings.
 type layout struct {
-	uplink    string
-	counters  bool // elements count, but for those of snat4
-	intervals bool // there are sets of intervals
-}
-
-// less finds what a kernel takes that refuses the whole layout for the reason err.
-func (l layout) less(logf func(string, ...any), err error, try func(layout) error) (layout, error) {
-	less := layout{l.uplink, true, false}
-	if try(less) == nil {
-		logf("firewall: %v", errNoIntervals)
-		return less, nil
-	}
-	less = layout{l.uplink, false, true}
-	if try(less) == nil {
-		logf("firewall: this kernel has no counters in maps: mappings are not counted")
-		return less, nil
-	}
-	return l, err
-}
-
-// pins are the sets of pinholes.
-func (l layout) pins() []string {
-	if l.intervals {
-		return pinNames
-	}
-	return oldNames[3:]
+	uplink   string
+	counters bool // elements count, but for those of snat4
 }
 
 // datatype is one of nft's types of keys and values (its include/datatype.h):
@@ -112,25 +87,21 @@ func (l layout) install(b *batch, pinholes bool) {
 	table := attributes(nil).text(unix.NFTA_TABLE_NAME, tableName)
 	b.add(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, table.number(unix.NFTA_TABLE_FLAGS, 0))
 	b.add(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, b.set(ext4, 0, ipAddr))
-	l.addMap(b, dnat4, inetProto, inetService)
-	l.addMap(b, dnat4from, ipAddr, inetProto, inetService)
-	if l.intervals {
-		l.addMap(b, dnat4net, ipAddr, inetService, inetProto, inetService)
-	}
-	l.addMap(b, snat4, ipAddr, inetProto, inetService)
+	b.addMap(dnat4, l.counters, inetProto, inetService)
+	b.addMap(dnat4from, l.counters, ipAddr, inetProto, inetService)
+	b.addMap(dnat4net, l.counters, ipAddr, inetService, inetProto, inetService)
+	b.addMap(snat4, false, ipAddr, inetProto, inetService)
 	b.addChain(prerouting, "nat", unix.NF_INET_PRE_ROUTING, preroutingPriority)
 	b.addChain(postrouting, "nat", unix.NF_INET_POST_ROUTING, postroutingPriority)
 	b.add(unix.NFT_MSG_DELRULE, 0, table)      // all of them
 	b.addRule(prerouting, redirect(dnat4from)) // a specific RemoteHost matches first
 	b.addRule(prerouting, redirect(dnat4))
-	if l.intervals {
-		b.addRule(prerouting, redirect(dnat4net))
-	}
+	b.addRule(prerouting, redirect(dnat4net))
 	b.addRule(postrouting, l.source())
 	b.addRule(postrouting, l.hairpin())
 	if pinholes {
 		l.installPinholes(b)
-		for _, set := range l.pins() {
+		for _, set := range pinNames {
 			b.addRule(forward, admit(set))
 		}
 	}
@@ -138,7 +109,7 @@ func (l layout) install(b *batch, pinholes bool) {
 
 // installPinholes adds the sets and the chain of pinholes.
 func (l layout) installPinholes(b *batch) {
-	for _, set := range l.pins() {
+	for _, set := range pinNames {
 		var key []datatype
 		if hasHost(set) {
 			key = append(key, ip6Addr)
@@ -146,7 +117,7 @@ func (l layout) installPinholes(b *batch) {
 		if hasPort(set) {
 			key = append(key, inetService)
 		}
-		l.addMap(b, set, append(key, inetProto, ip6Addr, inetService)...)
+		b.addMap(set, l.counters, append(key, inetProto, ip6Addr, inetService)...)
 	}
 	b.addChain(forward, "filter", unix.NF_INET_FORWARD, forwardPriority)
 }
@@ -155,7 +126,7 @@ func (l layout) installPinholes(b *batch) {
 func (l layout) removePinholes(b *batch) {
 	l.installPinholes(b)
 	b.add(unix.NFT_MSG_DELCHAIN, 0, attributes(nil).text(unix.NFTA_CHAIN_TABLE, tableName).text(unix.NFTA_CHAIN_NAME, forward))
-	for _, set := range l.pins() {
+	for _, set := range pinNames {
 		b.add(unix.NFT_MSG_DELSET, 0, setHead(set))
 	}
 }
@@ -177,11 +148,8 @@ func (b *batch) set(name string, flags uint32, key ...datatype) attributes {
 }
 
 // addMap adds a map from key to address and port, or a set of pinholes.
-func (l *layout) addMap(b *batch, name string, key ...datatype) {
-	flags := uint32(unix.NFT_SET_TIMEOUT)
-	if l.intervals { // older kernels do not know the flag
-		flags |= setConcat
-	}
+func (b *batch) addMap(name string, counters bool, key ...datatype) {
+	flags := uint32(unix.NFT_SET_TIMEOUT | setConcat)
 	if !slices.Contains(pinNames, name) {
 		flags |= unix.NFT_SET_MAP
 	}
@@ -198,7 +166,7 @@ func (l *layout) addMap(b *batch, name string, key ...datatype) {
 		fields = fields.nest(unix.NFTA_LIST_ELEM, attributes(nil).number(setFieldLen, uint32(part&0xff)))
 	}
 	a = a.nest(unix.NFTA_SET_DESC, attributes(nil).nest(setDescConcat, fields))
-	if l.counters && name != snat4 {
+	if counters {
 		a = a.nest(setExpr, attributes(nil).text(unix.NFTA_EXPR_NAME, "counter"))
 	}
 	b.add(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, a)

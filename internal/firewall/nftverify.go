@@ -49,10 +49,10 @@ func (f *NFTables) verify(conn *netlink.Conn) (said string, err error) {
 	for _, want := range ours {
 		want.family, want.table, want.policy = unix.NFPROTO_INET, tableName, nfAccept
 		number := 2
-		switch {
-		case want.name == forward:
-			number = len(f.layout.pins())
-		case want.name == prerouting && f.layout.intervals:
+		switch want.name {
+		case forward:
+			number = len(pinNames)
+		case prerouting:
 			number = 3
 		}
 		rules, err := readRules(conn, want)

@@ -3,22 +3,16 @@ package firewall
 // endOrphans ends the connections with our mark that belong to no mapping: their
 // lease has ended, and nobody was there to see it (SPEC WIP-13). While it works no
 // mapping may change.
-func (f *inForce) endOrphans() {
+func (f *inForce) endOrphans() error {
 	if f.flows.conn == nil { // the kernel has no ctnetlink; that is said already
-		return
+		return nil
 	}
 	conn, err := dialConntrack()
-	if err == nil {
-		err = f.endMarked(&Flows{conn: conn})
-		conn.Close()
-	}
 	if err != nil {
-		f.flows.logf("firewall: connections of leases that ended before the start may go on: %v", err)
+		return err
 	}
-}
-
-// endMarked is endOrphans by a connection to ctnetlink.
-func (f *inForce) endMarked(by *Flows) error {
+	defer conn.Close()
+	by := &Flows{conn: conn}
 	replies, err := by.list(markedRequest())
 	if err != nil {
 		return err

@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/linux-igd/upnpd/internal/lab"
 	"github.com/linux-igd/upnpd/internal/portmap"
 )
@@ -372,62 +370,6 @@ func TestNFTFilterExpiry(t *testing.T) {
 	on(t, l, f.Close)
 }
 
-// TestNoIntervals: a kernel without sets of intervals takes all but the mappings
-// that need them: nobody comes in by those.
-func TestNoIntervals(t *testing.T) {
-	l := lab.Start(t)
-	f := openNFT6(t, l)
-	f.layout.intervals = false
-	all := []portmap.Mapping{leased(web, time.Hour), filtered(18090, "11.0.0.0/24", 0), netPin("2001:db8:ff::/48", 0), pinhole("", 0)}
-	on(t, l, func() error { return f.Sync(home6, all) })
-	agrees(t, l, f)
-	rules := nftRuleset(t, l)
-	if strings.Contains(rules, "interval") || strings.Contains(rules, "18090 :") || !strings.Contains(rules, "18080 counter") || !strings.Contains(rules, "udp . 2001:db8:77::10 . 8080") {
-		t.Errorf("got\n%s", rules)
-	}
-	for _, m := range []portmap.Mapping{filtered(18091, "11.0.0.0/24", 0), filtered(18092, "", 4000), netPin("2001:db8:fe::/48", 0)} {
-		if err := f.Change(nil, &m); err != errNoIntervals {
-			t.Errorf("%v: %v", m, err)
-		}
-	}
-	for _, m := range []portmap.Mapping{only(game, "11.0.0.1"), pinhole(remote6, 4000)} {
-		m = leased(m, time.Hour)
-		on(t, l, func() error { return f.Change(nil, &m) })
-	}
-	agrees(t, l, f)
-	if got := nftRuleset(t, l); got == rules {
-		t.Error("nothing was added")
-	}
-	on(t, l, f.Close)
-}
-
-// TestLess: a kernel that refuses the whole is asked for as much as it takes.
-func TestLess(t *testing.T) {
-	whole, refused := layout{"wan0", true, true}, unix.EINVAL
-	for _, tt := range []struct {
-		counters, intervals, neither bool // what the kernel has
-		want                         layout
-		said                         int
-	}{
-		{true, false, true, layout{"wan0", true, false}, 1},
-		{false, true, true, layout{"wan0", false, true}, 1},
-		{false, false, true, whole, 0},
-		{false, false, false, whole, 0},
-	} {
-		var said []string
-		logf := func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }
-		got, err := whole.less(logf, refused, func(l layout) error {
-			if l.counters && !tt.counters || l.intervals && !tt.intervals || !tt.neither {
-				return unix.EPERM
-			}
-			return nil
-		})
-		if got != tt.want || len(said) != tt.said || (err == nil) != (said != nil) || err != nil && err != refused {
-			t.Errorf("%+v: got %+v %v, said %q", tt, got, err, said)
-		}
-	}
-}
-
 // TestNFTIntervalsComeBack: sets of intervals of another make are replaced, and
 // not done without.
 func TestNFTIntervalsComeBack(t *testing.T) {
@@ -443,9 +385,6 @@ func TestNFTIntervalsComeBack(t *testing.T) {
 		all := []portmap.Mapping{filtered(18090, "11.0.0.0/24", 0), netPin("2001:db8:ff::/48", 0)}
 		on(t, l, func() error { return f.Sync(home6, all) })
 		agrees(t, l, f)
-		if !f.layout.intervals {
-			t.Errorf("%s: no intervals", table)
-		}
 		on(t, l, f.Close)
 	}
 }
