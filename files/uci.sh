@@ -21,10 +21,10 @@ OWN="enabled extif intif extip port listenport firewall secure max_lease
 	downstream_bitrate duration description_document_name xml_document_path
 	upload download http_port
 	external_iface internal_iface external_zone external_ip enable_upnp secure_mode
-	igd igdv1 ipv6 ipv6_disable extif6 external_iface6 serial_number upnp_lease_file log_output"
+	natpmp enable_natpmp pcp pcp_nonce min_lease igd igdv1 ipv6 ipv6_disable
+	extif6 external_iface6 serial_number upnp_lease_file log_output"
 # What this version does not do. With NAME=VALUE there is nothing to do.
-LACKING="natpmp natpmp=0 enable_natpmp enable_natpmp=0 pcp pcp=0 min_lease
-	use_stun use_stun=0 stun_host stun_port
+LACKING="use_stun use_stun=0 stun_host stun_port
 	ext_allow_private_ipv4 ext_allow_private_ipv4=1 system_uptime config_file
 	upnp_lease_file6"
 # A section with one of these is miniupnpd's and has its units and its rules.
@@ -364,6 +364,13 @@ upnpd_write() {
 	upnpd_copy port port http_port
 	upnpd_copy listenport listenport
 	upnpd_flag upnp upnp enable_upnp
+	upnpd_flag natpmp natpmp enable_natpmp
+	if [ -n "$LEGACY" ] && ! upnpd_get pcp && upnpd_get enable_natpmp; then
+		upnpd_bool # of both there
+		upnpd_line pcp
+	else
+		upnpd_flag pcp pcp
+	fi
 	upnpd_flag secure secure secure_mode
 	upnpd_faces
 	upnpd_options
@@ -398,7 +405,7 @@ upnpd_faces() {
 # upnpd_options writes what needs no thought.
 upnpd_options() {
 	local name
-	for name in max_lease max_mappings max_mappings_per_client notify_interval \
+	for name in max_lease min_lease pcp_nonce max_mappings max_mappings_per_client notify_interval \
 		friendly_name model_number presentation_url idle_timeout iptables_location \
 		debug_mode forward_chain_name prerouting_chain_name upstream_bitrate \
 		downstream_bitrate duration description_document_name xml_document_path; do

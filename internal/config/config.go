@@ -64,6 +64,8 @@ type Config struct {
 	UPnP     bool
 	IGD      IGD
 	IPv6     bool // UPnP over IPv6, and pinholes
+	NATPMP   bool
+	PCP      bool
 	LogLevel LogLevel
 	// LeaseFile and ControlSocket are absolute paths; "": none.
 	LeaseFile, ControlSocket string
@@ -132,6 +134,7 @@ func defaults() *Config {
 		Policy: portmap.Policy{
 			Secure:       true,
 			MaxLease:     longestLease * time.Second,
+			MinLease:     120 * time.Second, // MAP-9
 			MaxMappings:  1000,
 			MaxPerClient: 200,
 		},
@@ -141,6 +144,8 @@ func defaults() *Config {
 		UPnP:            true,
 		IGD:             IGDAuto,
 		IPv6:            true,
+		NATPMP:          true,
+		PCP:             true,
 		LogLevel:        LogInfo,
 		LeaseFile:       "/var/run/upnpd/leases",
 		ControlSocket:   "/var/run/upnpd/upnpd.sock",

@@ -41,11 +41,11 @@ func TestDefaults(t *testing.T) {
 		Firewall: FirewallAuto,
 		IPTables: IPTables{CreateForwardRules: true, ForwardChain: "FORWARD", PreroutingChain: "PREROUTING"},
 		Policy: portmap.Policy{
-			Secure: true, MaxLease: 604800 * time.Second, // WIP-4
+			Secure: true, MaxLease: 604800 * time.Second, MinLease: 120 * time.Second, // WIP-4, MAP-9
 			MaxMappings: 1000, MaxPerClient: 200,
 		},
 		DescriptionName: "gatedesc.xml", NotifyInterval: 900 * time.Second, // SSDP-32
-		FriendlyName: "Linux router", UPnP: true, IGD: IGDAuto, IPv6: true, LogLevel: LogInfo,
+		FriendlyName: "Linux router", UPnP: true, IGD: IGDAuto, IPv6: true, NATPMP: true, PCP: true, LogLevel: LogInfo,
 		LeaseFile: "/var/run/upnpd/leases", ControlSocket: "/var/run/upnpd/upnpd.sock",
 	}
 	c, warnings, err := with(t, "", "ppp0", "br0")

@@ -67,6 +67,10 @@ var ownOptions = []option{
 	{name: "upnp", set: func(c *Config, v string) error { return yesNo(&c.UPnP, v) }},
 	{name: "igd", set: setIGD},
 	{name: "ipv6", set: func(c *Config, v string) error { return yesNo(&c.IPv6, v) }},
+	{name: "natpmp", set: func(c *Config, v string) error { return yesNo(&c.NATPMP, v) }},
+	{name: "pcp", set: func(c *Config, v string) error { return yesNo(&c.PCP, v) }},
+	{name: "pcp_nonce", set: setNonce},
+	{name: "min_lease", set: func(c *Config, v string) error { return seconds(&c.Policy.MinLease, v, 1, 86400) }},
 	{name: "log_level", set: setLogLevel},
 	{name: "lease_file", set: func(c *Config, v string) error { return path(&c.LeaseFile, v) }},
 	{name: "control_socket", set: func(c *Config, v string) error { return path(&c.ControlSocket, v) }},
@@ -101,6 +105,14 @@ func setIGD(c *Config, v string) error {
 		return nil
 	}
 	return errors.New("want auto, 1 or 2")
+}
+
+func setNonce(c *Config, v string) error {
+	if v != "strict" && v != "same-host" {
+		return errors.New("want strict or same-host")
+	}
+	c.Policy.SameHostNonce = v == "same-host"
+	return nil
 }
 
 func setLogLevel(c *Config, v string) error {

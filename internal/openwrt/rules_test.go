@@ -102,7 +102,7 @@ config perm_rule
 
 // TestMiniupnpd: a configuration that miniupnpd left behind (issue 5, point 2).
 func TestMiniupnpd(t *testing.T) {
-	const ignored = "daemon.notice upnpd: ignored, since this version has no such thing: enable_natpmp ext_allow_private_ipv4"
+	const ignored = "daemon.notice upnpd: ignored, since this version has no such thing: ext_allow_private_ipv4"
 	r := newRouter(t, shipped)
 	if s := r.init("start"); s.happened() != "" || len(s.log) != 1 || !strings.Contains(s.log[0], "disabled") {
 		t.Errorf("enabled 0: it %s; log: %q", s.happened(), s.log)
@@ -177,7 +177,7 @@ config internal_network
 	}
 	want := flags(t, "--extif", "eth1", "--intif", "br-lan", "--intif", "br-guest", "--extip", "203.0.113.9",
 		"--downstream-bitrate", "8192000", "--upstream-bitrate", "819200", "--serial", "12345678", "--model-number", "1",
-		"--uuid", "a1b2c3d4-0000-4000-8000-000000000001", "--ipv6", "no", "--presentation-url", "http://192.168.1.1/",
+		"--uuid", "a1b2c3d4-0000-4000-8000-000000000001", "--ipv6", "no", "--natpmp", "no", "--pcp", "no", "--presentation-url", "http://192.168.1.1/",
 		"--allow", "80-90 192.168.1.2 any", "--allow", "any 0.0.0.0/0 any")
 	if got, want := describe(r.conf()), describe(want); got != want {
 		t.Errorf("%s\nwant %s", got, want)
@@ -190,11 +190,6 @@ func TestIgnored(t *testing.T) {
 	const lacking = "daemon.notice upnpd: ignored, since this version has no such thing: "
 	for options, log := range map[string]string{
 		"extif6 wan6":   "", // pinholes need no device
-		"natpmp yes":    lacking + "natpmp",
-		"natpmp off":    "",
-		"pcp 1":         lacking + "pcp",
-		"pcp disabled":  "",
-		"min_lease 120": lacking + "min_lease",
 		"max_leases 1":  "daemon.notice upnpd: ignored, since unknown: max_leases",
 	} {
 		r := newRouter(t, section("option "+options))
