@@ -19,6 +19,7 @@ import (
 	"github.com/linux-igd/upnpd/internal/config"
 	"github.com/linux-igd/upnpd/internal/ctl"
 	"github.com/linux-igd/upnpd/internal/igd"
+	"github.com/linux-igd/upnpd/internal/pcp"
 	"github.com/linux-igd/upnpd/internal/portmap"
 	"github.com/linux-igd/upnpd/internal/wan"
 )
@@ -55,6 +56,7 @@ type system struct {
 	portFree   func(dev string, port uint16) error
 	forwarding func() bool
 	ssdpPort   uint16
+	pcpPort    uint16
 	lanRetry   time.Duration // before a LAN that could not be served is tried again
 }
 
@@ -101,19 +103,23 @@ type daemon struct {
 	ctx      context.Context
 	began    time.Duration          // on the boot clock
 	asked    chan func(*generation) // see ask
+	flushed  chan struct{}          // all mappings were deleted
 	now      atomic.Pointer[generation]
-	unguard  func() // ends the watch over fw
-	deaf     func() // ends the control socket
-	handOver bool   // the kernel is left to the next run
-	served   bool   // the first generation was ready
-	httpPort uint16 // of all LANs, once chosen
-	bootID   uint32 // of the last generation
+	unguard  func()     // ends the watch over fw
+	deaf     func()     // ends the control socket
+	handOver bool       // the kernel is left to the next run
+	served   bool       // the first generation was ready
+	httpPort uint16     // of all LANs, once chosen
+	bootID   uint32     // of the last generation
+	epoch    *pcp.Epoch // of the mappings
+	external netip.Addr // the last one that was announced
 }
 
 func run(ctx context.Context, cfg *config.Config, o Options, sys system) (err error) {
 	d := &daemon{
 		Options: o, sys: sys, cfg: cfg, ctx: ctx, began: portmap.BootTime(),
-		journal: ctl.NewJournal(decisions), asked: make(chan func(*generation)),
+		journal: ctl.NewJournal(decisions), asked: make(chan func(*generation)), flushed: make(chan struct{}, 1),
+		epoch: pcp.NewEpoch(portmap.BootTime),
 	}
 	d.Log.SetLevel(cfg.LogLevel)
 	alone, err := sys.lock()
@@ -147,6 +153,12 @@ func run(ctx context.Context, cfg *config.Config, o Options, sys system) (err er
 	d.table = portmap.New(portmap.Config{
 		Firewall: d.fw, Policy: cfg.Policy, Now: portmap.BootTime, InUse: sys.inUse, Logf: d.Log.Infof,
 		Decided: d.journal.Record, Changed: d.changed, SameHost: d.sameHost,
+		Flushed: func() {
+			select {
+			case d.flushed <- struct{}{}:
+			default:
+			}
+		},
 	})
 	d.restore()
 	d.closePinholes(cfg)

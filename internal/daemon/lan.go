@@ -3,21 +3,15 @@ package daemon
 import (
 	"context"
 	"errors"
-	"fmt"
+	"io"
 	"net/netip"
-	"time"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/linux-igd/upnpd/internal/httpmsg"
+	"github.com/linux-igd/upnpd/internal/config"
+	"github.com/linux-igd/upnpd/internal/pcp"
 	"github.com/linux-igd/upnpd/internal/portmap"
-	"github.com/linux-igd/upnpd/internal/sock"
 	"github.com/linux-igd/upnpd/internal/ssdp"
 	"github.com/linux-igd/upnpd/internal/wan"
 )
-
-// firstPort is where the search for a free HTTP port begins, as in libupnp.
-const firstPort, portTries = 49152, 100
 
 // segment is one LAN by one version of IP.
 type segment struct {
@@ -72,6 +66,9 @@ func (p place) scopes(ipv6 bool) []ssdp.Scope {
 type lanServer struct {
 	segment
 	place     place
+	tasks     []func(context.Context) error // one for each protocol
+	sockets   []io.Closer
+	pcp       *pcp.Server // nil: not spoken
 	announced bool
 	cancel    context.CancelFunc
 	done      chan struct{}
@@ -86,19 +83,18 @@ type announcement struct {
 
 // startLAN opens the sockets of a segment and serves on them.
 func (g *generation) startLAN(ctx context.Context, seg segment, at place) (*lanServer, error) {
-	listener, err := g.listen(seg)
-	if err != nil {
-		return nil, err
+	s := &lanServer{segment: seg, place: at, done: make(chan struct{})}
+	err := g.addUPnP(s)
+	if err == nil {
+		err = g.addPCP(s)
 	}
-	udp, err := g.listenSSDP(seg, at)
 	if err != nil {
-		listener.Close()
-		return nil, fmt.Errorf("discovery: %w", err)
+		return nil, errors.Join(err, s.close())
 	}
 	own, cancel := context.WithCancel(ctx)
-	s := &lanServer{segment: seg, place: at, cancel: cancel, done: make(chan struct{})}
+	s.cancel = cancel
 	go func() {
-		s.err = errors.Join(g.runLAN(own, s, listener, udp), listener.Close(), udp.Close())
+		s.err = errors.Join(s.run(own), s.close())
 		cancel()
 		close(s.done)
 		select {
@@ -109,108 +105,59 @@ func (g *generation) startLAN(ctx context.Context, seg segment, at place) (*lanS
 	return s, nil
 }
 
-// listenSSDP opens the socket of discovery, a member of the segment's groups.
-func (g *generation) listenSSDP(seg segment, at place) (*sock.UDP, error) {
-	listen := sock.ListenUDP
-	if seg.ipv6 {
-		listen = sock.ListenUDP6
-	}
-	udp, err := listen(seg.name, g.sys.ssdpPort)
-	if err != nil {
-		return nil, err
-	}
-	for _, scope := range at.scopes(seg.ipv6) {
-		if err := udp.Join(scope.Group); err != nil {
-			udp.Close()
-			return nil, err
-		}
-	}
-	return udp, nil
-}
-
-// runLAN serves until ctx ends or one of the two rooms fails.
-func (g *generation) runLAN(ctx context.Context, s *lanServer, listener *sock.Listener, udp *sock.UDP) error {
+// run serves until ctx ends or one of the tasks fails.
+func (s *lanServer) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	// The follower knows the prefixes of this moment.
-	lan := func() wan.LAN {
-		for _, lan := range g.devices.State().LANs {
-			if lan.Name == s.name {
-				return lan
-			}
-		}
-		return wan.LAN{}
+	ended := make(chan error)
+	for _, task := range s.tasks {
+		go func() {
+			err := task(ctx)
+			cancel()
+			ended <- err
+		}()
 	}
-	onLink := func(a netip.Addr) bool {
-		prefixes := lan().Prefixes
-		if s.ipv6 {
-			prefixes = lan().Prefixes6
-		}
-		return portmap.Network{LANs: prefixes}.OnLink(a)
+	var errs []error
+	for range s.tasks {
+		errs = append(errs, <-ended)
 	}
-	// Programs on the router search, too; `upnpctl check` is one.
-	maySearch := func(a netip.Addr) bool { return onLink(a) || lan().Local(a) }
-	web := &httpmsg.Server{
-		Handler: g.handle, ServerName: g.ssdp.Server, Now: time.Now,
-		Limits: httpmsg.DefaultLimits(), Allowed: onLink, Device: s.name, Logf: g.Log.Infof,
-	}
-	served := make(chan error, 1)
-	go func() {
-		defer cancel()
-		served <- web.Serve(ctx, listener)
-	}()
-	cfg := g.ssdp
-	cfg.HTTPPort = listener.Port()
-	discovery := ssdp.New(cfg, ssdp.LAN{Scopes: s.place.scopes(s.ipv6), IfIndex: s.place.ifindex, OnLink: maySearch}, udp)
-	err := discovery.Run(ctx, func(err error) {
-		select {
-		case g.said <- announcement{s, err}:
-		case <-ctx.Done():
-		}
-	})
-	cancel()
-	return errors.Join(err, <-served)
+	return errors.Join(errs...)
 }
 
-// handle answers a request, with a line for log_level = debug.
-func (g *generation) handle(req *httpmsg.Request) *httpmsg.Response {
-	face := g.faces[0]
-	for _, f := range g.faces[1:] {
-		if f.Has(req.Target) {
-			face = f
-		}
+func (s *lanServer) close() error {
+	var errs []error
+	for _, c := range s.sockets {
+		errs = append(errs, c.Close())
 	}
-	r := face.Handle(req)
-	action, _ := req.Header.Get("SOAPAction")
-	g.Log.Debugf("%v: %s %s %s: %d", req.Remote, req.Method, req.Target, action, r.Status)
-	return r
+	return errors.Join(errs...)
 }
 
-// listen opens the HTTP port, the same on all segments: the configured one, or
-// the first that is free.
-func (g *generation) listen(seg segment) (*sock.Listener, error) {
-	listen := sock.ListenTCP
+// speaks reports whether there is anything to serve by this version of IP.
+func speaks(cfg *config.Config, ipv6 bool) bool {
+	return (!ipv6 || cfg.IPv6) && (cfg.UPnP || speaksPCP(cfg, ipv6))
+}
+
+// speaksPCP: NAT-PMP is for IPv4.
+func speaksPCP(cfg *config.Config, ipv6 bool) bool { return cfg.PCP || cfg.NATPMP && !ipv6 }
+
+// lan is what is known of the segment's LAN at this moment.
+func (g *generation) lan(seg segment) wan.LAN {
+	for _, lan := range g.devices.State().LANs {
+		if lan.Name == seg.name {
+			return lan
+		}
+	}
+	return wan.LAN{}
+}
+
+// onLink reports whether an address is a host's of the segment.
+func (g *generation) onLink(seg segment, a netip.Addr) bool {
+	lan := g.lan(seg)
+	prefixes := lan.Prefixes
 	if seg.ipv6 {
-		listen = sock.ListenTCP6
+		prefixes = lan.Prefixes6
 	}
-	port, tries := g.cfg.Port, 1
-	if port == 0 {
-		port = g.httpPort // as chosen before
-	}
-	if port == 0 {
-		port, tries = firstPort, portTries
-	}
-	for {
-		l, err := listen(seg.name, port)
-		if err == nil {
-			g.daemon.httpPort = port
-			return l, nil
-		}
-		if tries--; tries == 0 || !errors.Is(err, unix.EADDRINUSE) {
-			return nil, fmt.Errorf("port %d for HTTP: %w", port, err)
-		}
-		port++
-	}
+	return portmap.Network{LANs: prefixes}.OnLink(a)
 }
 
 // stop ends the server and waits for its goodbye.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/linux-igd/upnpd/internal/config"
 	"github.com/linux-igd/upnpd/internal/firewall"
+	"github.com/linux-igd/upnpd/internal/pcp"
 	"github.com/linux-igd/upnpd/internal/portmap"
 	"github.com/linux-igd/upnpd/internal/sock"
 	"github.com/linux-igd/upnpd/internal/ssdp"
@@ -49,6 +50,7 @@ var linux = system{
 		return err != nil || strings.TrimSpace(string(text)) != "0"
 	},
 	ssdpPort: ssdp.Port,
+	pcpPort:  pcp.Port,
 	lanRetry: 5 * time.Second,
 }
 

@@ -125,6 +125,9 @@ func sameFirewall(a, b *config.Config) bool {
 // sameServices reports whether two configurations differ at most in what
 // reload applies by itself. Everything else has a text of its own.
 func sameServices(a, b *config.Config) bool {
+	if a.Policy.MinLease != b.Policy.MinLease || a.Policy.MaxLease != b.Policy.MaxLease { // PCP has them, too
+		return false
+	}
 	x, y := *a, *b
 	for _, c := range []*config.Config{&x, &y} {
 		c.Policy, c.IPTables, c.Firewall = portmap.Policy{}, config.IPTables{}, ""

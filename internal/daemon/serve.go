@@ -85,6 +85,8 @@ func (d *daemon) serve(ctx context.Context, devices follower) (*successor, error
 			}
 			a.lan.announced = !failed
 			g.checkReady()
+		case <-d.flushed:
+			g.announce(true)
 		case question := <-d.asked:
 			question(g)
 		case sig := <-d.Signals:
@@ -99,7 +101,7 @@ func (d *daemon) serve(ctx context.Context, devices follower) (*successor, error
 func (d *daemon) signal(sig os.Signal, known wan.Uplink) *successor {
 	switch sig {
 	case unix.SIGUSR1:
-		d.table.Flush()
+		d.table.Flush() // see flushed
 	case unix.SIGUSR2:
 		d.Log.Infof("Shutting down: %v; the kernel keeps the mappings for the next run", sig)
 		if fault := d.keeper.Fault(); fault != "" || d.cfg.LeaseFile == "" {
@@ -180,18 +182,22 @@ func page(cfg *config.Config) string {
 func (g *generation) reconcile(ctx context.Context, s wan.State) error {
 	n := network(s, g.cfg.IPv6)
 	g.warnExternal(g.network.External, n.External)
+	changed := g.network.External != n.External
 	g.network = n
 	errs := []error{g.table.SetNetwork(n)}
 	g.events.Changed()
-	if g.cfg.UPnP {
-		if g.moved(s) {
-			g.stopLANs()
-			g.ssdp.BootID = g.nextBootID() // SSDP-15, and SSDP-11: the same on all LANs
-		}
-		for _, lan := range s.LANs {
-			errs = append(errs, g.reconcileLAN(ctx, lan, false))
-			if g.cfg.IPv6 {
-				errs = append(errs, g.reconcileLAN(ctx, lan, true))
+	if changed && n.External.IsValid() {
+		g.announce(g.external != n.External)
+		g.daemon.external = n.External
+	}
+	if g.moved(s) {
+		g.stopLANs()
+		g.ssdp.BootID = g.nextBootID() // SSDP-15, and SSDP-11: the same on all LANs
+	}
+	for _, lan := range s.LANs {
+		for _, ipv6 := range []bool{false, true} {
+			if speaks(g.cfg, ipv6) {
+				errs = append(errs, g.reconcileLAN(ctx, lan, ipv6))
 			}
 		}
 	}

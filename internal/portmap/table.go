@@ -27,6 +27,9 @@ type Config struct {
 	// Changed is called after mappings were made, renewed or ended; nil:
 	// nobody.
 	Changed func()
+	// Flushed is called by Flush, by which PCP's clients lose what they had
+	// (ANN-3). It must not call the Table. nil: nobody.
+	Flushed func()
 }
 
 // Table holds the mappings. Its methods may be called from any goroutine; one
@@ -39,6 +42,7 @@ type Table struct {
 	sameHost func(a, b netip.Addr) bool
 	decided  func(Decision)
 	observer func()
+	flushed  func()
 	wake     chan struct{} // tells Run that the next deadline may have changed
 
 	records   sync.Mutex // inside mu, while a list or an entry changes: List does not wait for the kernel
@@ -83,7 +87,7 @@ type portKey struct {
 func New(c Config) *Table {
 	return &Table{
 		fw: c.Firewall, policy: c.Policy, now: c.Now, inUse: c.InUse, logf: c.Logf,
-		sameHost: c.SameHost, decided: c.Decided, observer: c.Changed,
+		sameHost: c.SameHost, decided: c.Decided, observer: c.Changed, flushed: c.Flushed,
 		wake:      make(chan struct{}, 1),
 		ports:     map[portKey][]*entry{},
 		held:      map[heldPort]hold{},
@@ -370,6 +374,9 @@ func (t *Table) Flush() int {
 	t.sync()
 	t.logf("Flush: %d mappings deleted", n)
 	t.decide(Decision{What: "delete all mappings", Verdict: fmt.Sprintf("%d deleted", n)})
+	if t.flushed != nil {
+		t.flushed()
+	}
 	return n
 }
 
