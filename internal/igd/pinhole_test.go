@@ -141,7 +141,7 @@ func TestAddPinholeRefused(t *testing.T) {
 // PIN-5: the same five again is the same pinhole, with a new lease; any other
 // is another.
 func TestSamePinhole(t *testing.T) {
-	w := newWorld(t, version2, func(w *world, _ *igd.Config) { w.policy.MaxMappings = 10 }) // of which 5 are pinholes
+	w := newWorld(t, version2, func(w *world, _ *igd.Config) { w.policy.MaxMappings, w.policy.MaxPerClient = 20, 10 })
 	first := w.addPinhole(alice6)
 	w.clock += 1000 * time.Second
 	if again := w.addPinhole(alice6, "LeaseTime", "60"); again != first {

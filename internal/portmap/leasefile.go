@@ -22,8 +22,9 @@ import (
 //	CHECK PROTO PORT REMOTE PORT CLIENT PORT PORTS STATE ORIGIN OWNER NONCE ID DEADLINE LEFT EXPIRY DESCRIPTION
 //
 // with "-" for nothing, and 0 for a remote port or an ID that is none, or PORTS that
-// are one. REMOTE is an address, or a prefix as in 192.0.2.0/24. A CLIENT of IPv6 has a pinhole, any other a port mapping. CHECK is the CRC-32 of what follows it: a damaged line
-// must not open another port. DEADLINE is in milliseconds on the boot clock of
+// are one. REMOTE is an address, or a prefix as in 192.0.2.0/24. A CLIENT of IPv6
+// has a pinhole, any other a port mapping. CHECK is the CRC-32 of what follows it:
+// a damaged line must not open another port. DEADLINE is in milliseconds on the boot clock of
 // the boot that the first line names, LEFT in seconds, for another boot. EXPIRY
 // is for people: no lease depends on the wall clock. The description is last and
 // has no control characters, so that nothing in it can forge a line.

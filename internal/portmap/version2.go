@@ -65,7 +65,8 @@ func (t *Table) mapAnyLocked(req *Request) (by string, err error) {
 	return "", fmt.Errorf("%w: no port that is permitted is free", ErrFull)
 }
 
-// unheld gives the first port from port on that the policy permits and that is open, 65536 when there is none, and whether it permits any of those before.
+// unheld gives the first port from port on that the policy permits and that is
+// open, 65536 when there is none, and whether it permits any of those before.
 func (t *Table) unheld(req *Request, port int) (free int, permitted bool) {
 	k := portKey{protocol: req.Protocol}
 	for port <= 65535 {
