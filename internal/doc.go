@@ -5,6 +5,7 @@
 //	daemon      starts, reloads and stops everything; nothing else knows the whole
 //	config      flags and upnpd.conf -> one validated Config
 //	igd         device tree, descriptions, the action tables, error -> UPnP code
+//	pcp         NAT-PMP and PCP on one socket
 //	gena        event subscriptions, and the events
 //	ssdp        discovery: announce, answer searches, say goodbye
 //	ctl         the control socket and its client, upnpctl
@@ -78,6 +79,11 @@
 //     intervals for all would refuse what overlaps.
 //   - Nothing says by which device IPv6 comes in: it may be another one than that of
 //     IPv4, and the set has the LAN host's own address.
+//   - NAT-PMP and PCP name a mapping by the client's own port: the table has an index
+//     for it. PCP owns by nonce, so what UPnP holds is refused to it, and the other
+//     way round; a client that comes from NAT-PMP takes its mapping along.
+//   - A port of NAT-PMP or PCP that was deleted is held for two minutes, in memory.
+//   - A PORT_SET is one mapping with up to 64 ports; the quota counts each.
 //   - A served LAN has a segment for each version of IP. When an address becomes
 //     another one all segments say goodbye and begin with a new BOOTID; when IPv6
 //     comes or goes, only its segment begins or ends.
