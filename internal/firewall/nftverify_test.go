@@ -60,7 +60,7 @@ func TestNFTVerify(t *testing.T) {
 		{"a pinhole", "flush set inet upnpd pin6both", "map pin6both lacks 1 of 1 mappings"},
 		{"a pinhole too many", "add element inet upnpd pin6 { tcp . 2001:db8:77::10 . 22 }", "map pin6 has 1 too many"},
 		{"an interval", "delete element inet upnpd dnat4net { 11.0.0.0/24 . 0-65535 . udp . 18090 }", "map dnat4net lacks 1 of 1 mappings"},
-		{"another interval", "delete element inet upnpd dnat4net { 11.0.0.0/24 . 0-65535 . udp . 18090 }; add element inet upnpd dnat4net { 11.0.0.0/25 . 0-65535 . udp . 18090 : 192.168.77.10 . 8080 }",
+		{"another interval", "delete element inet upnpd dnat4net { 11.0.0.0/24 . 0-65535 . udp . 18090 }; add element inet upnpd dnat4net { 11.0.0.0/25 . 0-65535 . udp . 18090 timeout 1h5s : 192.168.77.10 . 8080 }",
 			"map dnat4net lacks 1 of 1 mappings; map dnat4net has 1 too many"},
 		{"an interval of pinholes", "flush set inet upnpd pin6net", "map pin6net lacks 1 of 1 mappings"},
 		{"rules of pinholes", "flush chain inet upnpd forward", "chain forward lacks 5 of 5 rules"},

@@ -75,13 +75,16 @@ func TestPortSet(t *testing.T) {
 		agrees(t, l, f)
 		reaches("renewed and synced", 8)
 		counted(t, l, f, set, 8) // no new connections
+		other := newPeer(t, l.Internet, "11.0.0.1:4001")
+		until(t, "another peer gets through", func() bool { return other.ask("11.0.0.2:20001") != "" })
+		counted(t, l, f, set, 9)
 
 		smaller := again
 		smaller.Ports = 3
 		on(t, l, func() error { return f.Change([]portmap.Mapping{again}, &smaller) })
 		agrees(t, l, f)
 		reaches("smaller", 3)
-		counted(t, l, f, set, 3)
+		counted(t, l, f, set, 4) // each port kept its own
 
 		on(t, l, func() error { return f.Change([]portmap.Mapping{smaller}, nil) })
 		agrees(t, l, f)
@@ -409,5 +412,38 @@ func TestEntryIntervals(t *testing.T) {
 	short.last = short.last[:8]
 	if got, ok := short.mapped(home.External.AsSlice()); ok {
 		t.Errorf("half an interval: %v", got)
+	}
+}
+
+// TestFilterEnds: what ends with a mapping or pinhole that has a prefix is what came
+// from there; another pinhole may let in others.
+func TestFilterEnds(t *testing.T) {
+	net4, port4, net6 := filtered(18080, "11.0.0.0/28", 0), filtered(18080, "", 4000), netPin("2001:db8:ff::/125", 4000)
+	in := func(from string) flow {
+		return between(portmap.UDP, from, "11.0.0.2:18080", "192.168.77.10:8080", from)
+	}
+	in6 := func(from string) flow {
+		return between(portmap.UDP, from, "["+client6+"]:8080", "["+client6+"]:8080", from)
+	}
+	for _, tt := range []struct {
+		m    *portmap.Mapping
+		c    flow
+		want bool
+	}{
+		{&net4, in("11.0.0.15:1"), true},
+		{&net4, in("11.0.0.16:1"), false},
+		{&port4, in("11.0.0.16:4000"), true},
+		{&port4, in("11.0.0.16:4001"), false},
+		{&net6, in6("[2001:db8:ff::7]:4000"), true},
+		{&net6, in6("[2001:db8:ff::7]:4001"), false},
+		{&net6, in6("[2001:db8:ff::8]:4000"), false},
+	} {
+		batch := []change{{newMapped(home.External, tt.m), false}}
+		if got := newMatcher(batch).wants(tt.c); got != tt.want {
+			t.Errorf("%v: %v ends: %v, want %v", tt.m, tt.c.orig, got, tt.want)
+		}
+		if !filters(batch)[0].has(tt.c.orig) && tt.want {
+			t.Errorf("%v: the dump does not show %v", tt.m, tt.c.orig)
+		}
 	}
 }
