@@ -25,7 +25,7 @@ type element struct {
 
 // intervals reports whether a set's elements are for more than one remote host, or
 // may be: with a prefix, and one remote port or any. The table sees to it that they
-// do not overlap.
+// do not overlap. A kernel that knows setConcat (Linux 5.7) has such sets (5.6).
 func intervals(set string) bool { return strings.HasSuffix(set, "net") }
 
 // dnat is the element that redirects to the mapping's client.

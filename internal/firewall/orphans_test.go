@@ -64,23 +64,25 @@ func TestOrphans(t *testing.T) {
 			return err == nil && len(left) == 1
 		})
 	}
-	tracked := func(want bool, all []tuple, when string) {
-		t.Helper()
-		have := k.list()
-		for _, c := range all {
-			if have[c] != want {
-				t.Errorf("%s: %v is tracked: %v", when, c, !want)
-			}
-		}
-	}
-	tracked(true, append(orphans, others...), "the leases have ended")
+	k.tracked(true, append(orphans, others...), "the leases have ended")
 	if len(orphans) != 3 || len(others) != 5 {
 		t.Fatalf("%d orphans, %d others", len(orphans), len(others))
 	}
 	f := openNFT6(t, l)
-	tracked(true, append(orphans, others...), "before the first Sync")
+	k.tracked(true, append(orphans, others...), "before the first Sync")
 	on(t, l, func() error { return f.Sync(home6, kept) })
-	tracked(false, orphans, "after it")
-	tracked(true, others, "after it")
+	k.tracked(false, orphans, "after it")
+	k.tracked(true, others, "after it")
 	on(t, l, f.Close)
+}
+
+// tracked checks which connections are tracked.
+func (k tracker) tracked(want bool, all []tuple, when string) {
+	k.t.Helper()
+	have := k.list()
+	for _, c := range all {
+		if have[c] != want {
+			k.t.Errorf("%s: %v is tracked: %v", when, c, !want)
+		}
+	}
 }
