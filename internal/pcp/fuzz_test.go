@@ -27,6 +27,12 @@ func FuzzReceive(f *testing.F) {
 		f.Add(m.of(ann))
 		m.options = [][]byte{o, o}
 		f.Add(m.of(ann6))
+		f.Add(m.peerOf(ann, far))
+		f.Add(m.peerOf(ann6, far6))
+	}
+	for _, p := range [][]byte{m.peerOf(ann, far), m.peerOf(ann6, far6), m.peerOf(ann, far6), wish{protocol: 6, internal: 5000}.peerOf(ann, far)} {
+		f.Add(p)
+		f.Add(p[:76])
 	}
 	f.Fuzz(func(t *testing.T, p []byte) {
 		if len(p) > maxMessage+1 {

@@ -13,7 +13,7 @@ import (
 func (s *Server) pcp(p []byte, packet *sock.Packet) []byte {
 	q := &request{packet: p}
 	q.From = packet.Src.Addr()
-	err := unsuppOpcode // PEER, too: a router at home may do without (PEER-1)
+	err := unsuppOpcode
 	switch {
 	case len(p) < headerLen: // PCP-3
 		return nil
@@ -25,8 +25,11 @@ func (s *Server) pcp(p []byte, packet *sock.Packet) []byte {
 		if err = q.parseOptions(p[headerLen:]); err == success {
 			return s.respond(nil, success, 0)
 		}
-	case p[1] == opMap:
-		if err = q.parseMap(); err == success {
+	case p[1] == opMap, p[1] == opPeer:
+		if err = q.parseMap(); q.Peer && (q.RemoteHost == packet.Dst || q.RemoteHost == s.external()) {
+			err = malformedRequest
+		}
+		if err == success {
 			return s.pcpMap(q, packet)
 		}
 	}
@@ -38,20 +41,23 @@ func (s *Server) pcp(p []byte, packet *sock.Packet) []byte {
 func (s *Server) refuse(q *request, r result) []byte {
 	what := "PCP request"
 	if q.InternalPort != 0 {
-		what = fmt.Sprintf("PCP MAP of %v port %d", q.Protocol, q.InternalPort)
+		if what = "PCP MAP"; q.Peer {
+			what = "PCP PEER"
+		}
+		what = fmt.Sprintf("%s of %v port %d", what, q.Protocol, q.InternalPort)
 	}
 	s.cfg.Table.Refused(q.From, what, r)
 	return s.respond(q.packet, r, r.lifetime())
 }
 
-// pcpMap answers a MAP request (RFC 6887, section 11.3).
+// pcpMap answers a MAP or PEER request (RFC 6887, sections 11.3 and 12.3).
 func (s *Server) pcpMap(q *request, packet *sock.Packet) []byte {
 	known := q.Protocol == portmap.TCP || q.Protocol == portmap.UDP
 	switch {
 	case q.lifetime == 0 && q.InternalPort == 0 && (known || q.Protocol == 0): // MAP-10: such a mapping was never made
 	case !known, q.InternalPort == 0: // MAP-1
 		return s.refuse(q, unsuppProtocol)
-	case q.lifetime != 0:
+	case q.lifetime != 0, q.Peer:
 		return s.grant(q, packet)
 	default:
 		if r := s.unmap(&q.Request); r != success {
@@ -70,23 +76,32 @@ func (s *Server) grant(q *request, packet *sock.Packet) []byte {
 		address = s.external()
 	}
 	strict := q.Prefer && !q.address.IsUnspecified()
+	_, mapped := s.lookup(&q.Request)
 	switch {
 	case !address.IsValid():
 		return s.refuse(q, networkFailure)
-	case strict && q.address != address: // MAP-6; the table knows ports only
+	case strict && q.address != address && !(q.Peer && mapped): // MAP-6, PEER-1; the table knows ports only
 		return s.refuse(q, cannotProvide)
 	}
-	q.Lease = max(time.Duration(q.lifetime)*time.Second, s.cfg.MinLease) // MAP-9
+	if q.lifetime != 0 {
+		q.Lease = max(time.Duration(q.lifetime)*time.Second, s.cfg.MinLease) // MAP-9
+	}
 	m, r := s.mapInternal(&q.Request)
 	if r != success {
 		return s.refused(q, r, m)
 	}
-	reply := s.respond(q.packet[:mapLen], success, s.remaining(m))
+	reply := s.respond(q.packet[:q.size], success, s.remaining(m))
 	clear(reply[37:40]) // reserved
-	binary.BigEndian.PutUint16(reply[42:], m.ExternalPort)
-	assign(reply, address)
+	if q.Peer {
+		clear(reply[mapLen+2 : mapLen+4])
+		strict = false
+	}
+	if m.Client.IsValid() { // not where PEER asks for 0 s of nothing
+		binary.BigEndian.PutUint16(reply[42:], m.ExternalPort)
+		assign(reply, address)
+	}
 	reply = q.appendOptions(reply, m)
-	if !s.lan.IPv6 { // a pinhole has no external address
+	if !s.lan.IPv6 && m.Peer == q.Peer { // a pinhole has no external address; the maker of a mapping is told
 		s.remember(q, &client{packet: *packet, reply: reply, until: m.Deadline, nonce: m.Nonce, strict: strict, address: address})
 	}
 	return reply

@@ -15,6 +15,7 @@ const (
 	zero12    = "000000000000000000000000"
 	nonceX    = "0102030405060708090a0b0c"
 	ours      = "00000000000000000000ffff0b000002"
+	theirs    = "00000000000000000000ffff0b000009"
 	zeroes    = "00000000000000000000000000000000"
 	mapTCP    = nonceX + "06 000000 1388 1770 " + zeroes
 	success60 = "02 81 00 00 00000e10 00000010 " + zero12 + nonceX + "06 000000 1388 1770 " + ours
@@ -29,8 +30,10 @@ func TestPCPLayout(t *testing.T) {
 		{"reserved fields are not read", "02 01 ffff 00000e10" + annHex + nonceX + "06 ffffff 1388 1770 " + zeroes, success60},
 		{"MAP-10 delete", "02 01 0000 00000000" + annHex + mapTCP,
 			"02 81 00 00 00000000 00000010" + zero12 + mapTCP},
-		{"12.1 PEER, PEER-1", "02 02 0000 00000e10" + annHex + mapTCP + "0050 0000" + ours,
-			"02 82 00 04 00000708 00000010" + zero12 + mapTCP + "0050 0000" + ours},
+		{"12.1 PEER, PEER-1", "02 02 ffff 00000e10" + annHex + nonceX + "06 ffffff 1388 1770 " + zeroes + "0050 ffff" + theirs,
+			"02 82 00 00 00000e10 00000010" + zero12 + nonceX + "06 000000 1388 1770" + ours + "0050 0000" + theirs},
+		{"12.2 PEER, no peer", "02 02 0000 00000e10" + annHex + mapTCP + "0050 0000" + zeroes,
+			"02 82 00 03 00000708 00000010" + annHex[8:] + mapTCP + "0050 0000" + zeroes},
 		{"13.1 THIRD_PARTY, MAP-14", "02 01 0000 00000e10" + annHex + mapTCP + "01 00 0010" + ours,
 			"02 81 00 05 00000708 00000010" + zero12 + mapTCP + "01 00 0010" + ours},
 		{"13.2 PREFER_FAILURE", "02 01 0000 00000e10" + annHex + mapTCP + "02 00 0000", success60 + "02 00 0000"},

@@ -14,6 +14,7 @@ const (
 	response   = 0x80 // in the second byte: R of PCP, a response of NAT-PMP, too
 	headerLen  = 24
 	mapLen     = headerLen + 36
+	peerLen    = mapLen + 20
 	maxMessage = 1100
 )
 
@@ -21,6 +22,7 @@ const (
 const (
 	opAnnounce = 0
 	opMap      = 1
+	opPeer     = 2
 )
 
 // result is a result code (SPEC 7.2). Those from 1 on are errors.
@@ -77,21 +79,27 @@ func resultOf(err error) result {
 	return notAuthorized
 }
 
-// request is a request of version 2. Of an opcode other than MAP only packet is
-// known.
+// request is a request of version 2. Of an opcode other than MAP and PEER only
+// packet is known.
 type request struct {
 	portmap.Request
 	packet   []byte
+	size     int        // of packet without its options
 	lifetime uint32     // wished, in seconds; 0 deletes
 	address  netip.Addr // the suggested external one; unspecified: any
 
 	filtered, described bool // FILTER, DESCRIPTION came
 }
 
-// parseMap reads a MAP request (RFC 6887, section 11.1) of the host From.
+// parseMap reads a MAP request (RFC 6887, section 11.1) of the host From, or the
+// same of a PEER request.
 func (q *request) parseMap() result {
 	p := q.packet
-	if len(p) < mapLen { // PCP-4
+	q.Peer = p[1]&^response == opPeer
+	if q.size = mapLen; q.Peer {
+		q.size = peerLen
+	}
+	if len(p) < q.size { // PCP-4
 		return malformedRequest
 	}
 	q.lifetime = binary.BigEndian.Uint32(p[4:])
@@ -104,7 +112,19 @@ func (q *request) parseMap() result {
 	if q.Protocol == 0 && q.InternalPort != 0 { // MAP-1
 		return malformedRequest
 	}
-	return q.parseOptions(p[mapLen:])
+	if q.Peer && !q.parsePeer(p) {
+		return malformedRequest
+	}
+	return q.parseOptions(p[q.size:])
+}
+
+// parsePeer reads what PEER has beyond MAP (RFC 6887, section 12.1): the remote peer.
+// It never deletes, so there are no wildcards. What is suggested is wanted.
+func (q *request) parsePeer(p []byte) bool {
+	q.Prefer = true
+	q.RemotePort, q.RemoteHost = binary.BigEndian.Uint16(p[mapLen:]), addrAt(p, mapLen+4)
+	return q.InternalPort != 0 && q.RemotePort != 0 && q.RemoteHost.BitLen() == q.From.BitLen() &&
+		q.RemoteHost.IsGlobalUnicast() && q.RemoteHost != q.From
 }
 
 // addrAt reads an address; IPv4 comes as ::ffff:a.b.c.d.

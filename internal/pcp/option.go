@@ -46,8 +46,8 @@ func (q *request) parseOptions(p []byte) result {
 }
 
 func (q *request) take(code byte, data []byte) result {
-	if q.packet[1] != opMap && code < optOptional {
-		return unsuppOption
+	if q.packet[1] != opMap && code != optThirdParty && code != optDescription {
+		code |= optOptional - 1 // those are for MAP only: as if they were not known
 	}
 	switch code {
 	case optThirdParty: // MAP-14
@@ -124,7 +124,7 @@ func (q *request) filter(data []byte) result {
 // in their order: of DESCRIPTION what was stored, of PORT_SET what was granted. A
 // request that deletes gets them back.
 func (q *request) appendOptions(reply []byte, m *portmap.Mapping) []byte {
-	for p := q.packet[mapLen:]; len(p) > 0; {
+	for p := q.packet[q.size:]; len(p) > 0; {
 		code := p[0]
 		data, rest := nextOption(p)
 		p = rest

@@ -7,6 +7,13 @@
 // 7220) and PORT_SET (RFC 7753). What is mapped, for whom and for how long is
 // decided in portmap.
 //
+// PEER (RFC 6887, section 12) makes a mapping of the table with a filter: the
+// client's own packets from its port leave from the external port, and the one peer
+// is let in. Simplified: a flow that the kernel has translated before is not looked
+// for, so it keeps the port that it has; and a client's port is for one peer at a
+// time, unless it has a MAP. What PEER made lives as long as asked, like a MAP's, not
+// as long as its flow.
+//
 // One goroutine reads and answers; the goroutine of Run owns the announcements and
 // their timer, so an idle server sleeps.
 package pcp

@@ -14,8 +14,9 @@ import (
 // port mapped already keeps the external port (SPEC PMP-8, MAP-5); it gets the
 // part from InternalPort on, and not more ports than it asks for. A client of
 // IPv6 gets a pinhole. What the kernel and other mappings leave of a PORT_SET is
-// given, if it is one port at least. Errors: ErrNonce, with the mapping that is
-// there; ErrCannotProvide, ErrFilters, ErrNotLANHost, ErrNotAuthorized, ErrDenied,
+// given, if it is one port at least. With Peer, what lets the peer in already is
+// given as it is. Errors: ErrNonce, with the mapping that is
+// there; ErrNoEntry, with Peer and no Lease; ErrCannotProvide, ErrFilters, ErrNotLANHost, ErrNotAuthorized, ErrDenied,
 // ErrFull, ErrQuota, ErrFirewall.
 func (t *Table) MapInternal(req Request) (Mapping, error) {
 	t.mu.Lock()
@@ -48,7 +49,12 @@ func (t *Table) mapInternal(req *Request) (by string, err error) {
 	if req.ExternalPort, req.Ports = wished, ports; err != nil {
 		return "", err
 	}
-	if e := t.holder(req.clientPort(0), req.Origin, &req.Mapping); e != nil {
+	e := t.holder(req.clientPort(0), req.Origin, &req.Mapping)
+	if req.Peer {
+		if by, err = t.peer(req, e); !errors.Is(err, ErrNoEntry) || req.Lease == 0 {
+			return by, err
+		}
+	} else if e != nil {
 		return t.renew(req, e)
 	}
 	if err = t.place(req); err != nil {
@@ -102,6 +108,9 @@ func (t *Table) renew(req *Request, e *entry) (by string, err error) {
 	}
 	if asked.Description != "" || req.NoDescription {
 		next.Description = asked.Description
+	}
+	if next.Peer = e.Peer && asked.Peer; next.Peer != e.Peer { // SPEC PEER-1: a MAP is for all who are not filtered
+		next.NoFilter = true
 	}
 	if err := next.filter(&asked); err != nil {
 		return "", err
@@ -276,7 +285,7 @@ func (t *Table) UnmapInternal(p Protocol, client netip.Addr, internal uint16, by
 	}
 	var err error
 	switch {
-	case by == NATPMP && e.Origin != NATPMP, e.Origin != NATPMP && e.Origin != PCP: // SPEC PMP-13
+	case by == NATPMP && e.Origin != NATPMP, e.Origin != NATPMP && e.Origin != PCP, e.Peer: // SPEC PMP-13, PEER-1
 		err = fmt.Errorf("%w: it is there by %v", ErrNotAuthorized, e.Origin)
 	case by == PCP:
 		err = t.nonce(e, client, nonce)

@@ -22,7 +22,7 @@ import (
 //	CHECK PROTO PORT REMOTE PORT CLIENT PORT PORTS STATE ORIGIN OWNER NONCE ID DEADLINE LEFT EXPIRY DESCRIPTION
 //
 // with "-" for nothing, and 0 for a remote port or an ID that is none, or PORTS that
-// are one. REMOTE is an address, or a prefix as in 192.0.2.0/24. A CLIENT of IPv6
+// are one. STATE is on, off or peer (on, by PEER). REMOTE is an address, or a prefix as in 192.0.2.0/24. A CLIENT of IPv6
 // has a pinhole, any other a port mapping. CHECK is the CRC-32 of what follows it:
 // a damaged line must not open another port. DEADLINE is in milliseconds on the boot clock of
 // the boot that the first line names, LEFT in seconds, for another boot. EXPIRY
@@ -38,6 +38,7 @@ const (
 	leaseFile  = "upnpd leases "
 	leaseHead  = leaseFile + "3, boot "
 	leaseState = "on"
+	leasePeer  = "peer"
 	// Bounds of what is read, and of the faults that are told one by one.
 	leaseLine   = 1024
 	leaseLines  = 1 << 16
@@ -208,7 +209,9 @@ func (f *LeaseFile) parse(line string, sameBoot bool) (m Mapping, err error) {
 	if m.Client.Is6() {
 		m.Pinhole = m.Client
 	}
-	m.Enabled = in.next() == leaseState
+	state := in.next()
+	m.Peer = state == leasePeer
+	m.Enabled = m.Peer || state == leaseState
 	m.Origin, m.Owner = originOf(in.next()), in.addr()
 	if nonce := in.next(); nonce != "-" {
 		b, err := hex.DecodeString(nonce)
@@ -274,7 +277,9 @@ func format(m *Mapping, now time.Duration, wall time.Time) string {
 	if m.RemoteBits != 0 {
 		remote = m.Remote().String()
 	}
-	if m.Enabled {
+	if m.Peer {
+		state = leasePeer
+	} else if m.Enabled {
 		state = leaseState
 	}
 	if m.Nonce != [12]byte{} {

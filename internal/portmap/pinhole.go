@@ -22,7 +22,7 @@ func (m *Mapping) sound() error {
 	} else if m.RemoteHost.IsValid() && !routed(m.RemoteHost, six) {
 		return errMixed
 	}
-	if six && (m.Pinhole != m.Client || m.ExternalPort != m.InternalPort) || !six && m.RemotePort != 0 && !pcp {
+	if six && (m.Pinhole != m.Client || m.ExternalPort != m.InternalPort) || !six && m.RemotePort != 0 && !pcp || m.Peer && (!pcp || m.RemotePort == 0) {
 		return errMixed
 	}
 	if m.Ports != 0 && (!pcp || m.Ports > MaxPorts || max(int(m.ExternalPort), int(m.InternalPort))+m.count() > 1<<16) {

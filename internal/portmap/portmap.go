@@ -110,6 +110,10 @@ type Mapping struct {
 	// Ports is the size of a PORT_SET (SPEC MAP-16): so many ports from
 	// ExternalPort and InternalPort on, with one lease. 0: one port.
 	Ports uint16
+	// Peer: PCP's PEER made it, for the one remote peer that Key names (SPEC
+	// PEER-1). A MAP cannot delete it, but takes it over, with its own filter or none.
+	// Not every filter for one peer is PEER's: one of a MAP must outlive its renewal.
+	Peer bool
 }
 
 // MaxPorts is the largest PORT_SET that is given.
@@ -159,7 +163,7 @@ func (k *Key) remote() string {
 // Request is a host's wish for a mapping.
 type Request struct {
 	Mapping               // Deadline and Owner are ignored
-	Lease   time.Duration // wished; 0 means as long as the policy gives
+	Lease   time.Duration // wished; 0 means as long as the policy gives, with Peer: no new mapping
 	From    netip.Addr    // the host that asks; a link-local address has its LAN device as zone
 
 	// For MapInternal:

@@ -1,0 +1,291 @@
+package pcp
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/linux-igd/upnpd/internal/portmap"
+)
+
+var (
+	far  = netip.MustParseAddrPort("11.0.0.9:80")
+	far2 = netip.MustParseAddrPort("11.0.0.9:81")
+	far6 = netip.MustParseAddrPort("[2001:db8:ff::9]:80")
+)
+
+// peerOf is a PEER request.
+func (m wish) peerOf(client netip.Addr, peer netip.AddrPort) []byte {
+	options := m.options
+	m.options = nil
+	p := m.of(client)
+	p[1] = 2
+	p = append(binary.BigEndian.AppendUint16(p, peer.Port()), 0, 0)
+	a := peer.Addr().As16()
+	return slices.Concat(append([][]byte{append(p, a[:]...)}, options...)...)
+}
+
+// peerStep asks by PEER, or by MAP without a peer, and says what the table has then.
+type peerStep struct {
+	name     string
+	wish     wish
+	peer     netip.AddrPort
+	result   result
+	external uint16
+	lifetime uint32
+	table    []string
+}
+
+func (w *world) peerSteps(client netip.Addr, steps []peerStep) {
+	w.t.Helper()
+	for _, tt := range steps {
+		p := tt.wish.of(client)
+		if tt.peer.IsValid() {
+			p = tt.wish.peerOf(client, tt.peer)
+		}
+		got := w.pcpAsk(client, p)
+		if got.result != byte(tt.result) || got.external != tt.external || got.lifetime != tt.lifetime {
+			w.t.Errorf("%s: %v, port %d, %d s; want %v, %d, %d s", tt.name, result(got.result), got.external, got.lifetime, tt.result, tt.external, tt.lifetime)
+		}
+		if tt.peer.IsValid() && !bytes.HasPrefix(got.options, p[60:80]) {
+			w.t.Errorf("%s: the peer in the reply is % x", tt.name, got.options)
+		}
+		if list := w.mappings(); !slices.Equal(list, tt.table) {
+			w.t.Errorf("%s: the table has %q, want %q", tt.name, list, tt.table)
+		}
+	}
+}
+
+// TestPEER: PEER-1, by IPv4.
+func TestPEER(t *testing.T) {
+	const made = "PCP TCP port 6000 from 11.0.0.9 port 80 to 192.168.1.10 port 5000 "
+	w := newWorld(t, nil)
+	ask := wish{lifetime: 600, nonce: 1, protocol: 6, internal: 5000, external: 6000}
+	with := func(change func(*wish)) wish {
+		m := ask
+		change(&m)
+		return m
+	}
+	elsewhere := with(func(m *wish) { m.external, m.address = 6001, uplink2 })
+	w.peerSteps(ann, []peerStep{
+		{"0 s of nothing makes nothing", with(func(m *wish) { m.lifetime = 0 }), far, success, 6000, 0, nil},
+		{"another external address", elsewhere, far, cannotProvide, 6001, 30, nil},
+		{"made", ask, far, success, 6000, 600, []string{made + "600 s"}},
+		{"shorter", with(func(m *wish) { m.lifetime = 130 }), far, success, 6000, 599, []string{made + "599 s"}},
+		{"0 s", with(func(m *wish) { m.lifetime = 0 }), far, success, 6000, 598, []string{made + "598 s"}},
+		{"longer, and the suggestion is not read", with(func(m *wish) { m.lifetime, m.external, m.address = 700, 6001, uplink2 }), far, success, 6000, 700, []string{made + "700 s"}},
+		{"another nonce", with(func(m *wish) { m.nonce = 2 }), far, notAuthorized, 6000, 699, []string{made + "699 s"}},
+		{"another peer port", ask, far2, cannotProvide, 6000, 30, []string{made + "698 s"}},
+		{"another nonce for another peer", with(func(m *wish) { m.nonce = 2 }), far2, cannotProvide, 6000, 30, []string{made + "697 s"}},
+		{"MAP-10 does not delete it", wish{nonce: 1, protocol: 6, internal: 5000}, netip.AddrPort{}, notAuthorized, 0, 696, []string{made + "696 s"}},
+		{"MAP-3 another nonce", wish{lifetime: 900, nonce: 2, protocol: 6, internal: 5000}, netip.AddrPort{}, notAuthorized, 0, 695, []string{made + "695 s"}},
+		{"a MAP widens it", wish{lifetime: 900, nonce: 1, protocol: 6, internal: 5000}, netip.AddrPort{}, success, 6000, 900, []string{"PCP TCP port 6000 to 192.168.1.10 port 5000 900 s"}},
+		{"what is a MAP's is used as it is", with(func(m *wish) { m.lifetime, m.external = 2000, 9000 }), far, success, 6000, 899, []string{"PCP TCP port 6000 to 192.168.1.10 port 5000 899 s"}},
+		{"by its nonce", with(func(m *wish) { m.nonce = 2 }), far2, notAuthorized, 6000, 898, []string{"PCP TCP port 6000 to 192.168.1.10 port 5000 898 s"}},
+		{"and deleted by MAP", wish{nonce: 1, protocol: 6, internal: 5000}, netip.AddrPort{}, success, 0, 0, nil},
+	})
+	if line := w.log[len(w.log)-1]; !strings.HasPrefix(line, "DeletePortMap") {
+		t.Errorf("the last line is %q", line)
+	}
+}
+
+// TestPEERFilter: a MAP with a FILTER is no PEER's, though it be for one peer: its
+// filter outlives a renewal that does not name it.
+func TestPEERFilter(t *testing.T) {
+	w := newWorld(t, nil)
+	const one, some = "PCP TCP port 6000 from 11.0.0.9 port 80 to 192.168.1.10 port 5000 ", "PCP TCP port 6000 from 11.0.0.0/24 to 192.168.1.10 port 5000 "
+	ask := wish{lifetime: 600, nonce: 1, protocol: 6, internal: 5000, external: 6000}
+	filtered, wider := ask, ask
+	filtered.options = [][]byte{filterOption(128, 80, "::ffff:11.0.0.9")}
+	wider.options = [][]byte{filterOption(0, 0, "::"), filterOption(120, 0, "::ffff:11.0.0.0")}
+	near := netip.MustParseAddrPort("11.0.1.9:80")
+	w.peerSteps(ann, []peerStep{
+		{"made by MAP", filtered, netip.AddrPort{}, success, 6000, 600, []string{one + "600 s"}},
+		{"the same peer", ask, far, success, 6000, 599, []string{one + "599 s"}},
+		{"MAP-13 nothing said", ask, netip.AddrPort{}, success, 6000, 600, []string{one + "600 s"}},
+		{"another peer", ask, far2, cannotProvide, 6000, 30, []string{one + "599 s"}},
+		{"a prefix", wider, netip.AddrPort{}, success, 6000, 600, []string{some + "600 s"}},
+		{"within it", ask, far2, success, 6000, 599, []string{some + "599 s"}},
+		{"beyond it", ask, near, cannotProvide, 6000, 30, []string{some + "598 s"}},
+	})
+	w = newWorld(t, nil) // and a MAP with a filter in the place of PEER's
+	wider.options = wider.options[1:]
+	w.peerSteps(ann, []peerStep{
+		{"made", ask, far, success, 6000, 600, []string{one + "600 s"}},
+		{"MAP with FILTER", wider, netip.AddrPort{}, success, 6000, 600, []string{some + "600 s"}},
+	})
+}
+
+// TestPEEROthers: what other protocols made for the client is used, what is
+// another's, ours or in use is not given; without a suggestion any port is.
+func TestPEEROthers(t *testing.T) {
+	w := newWorld(t, nil)
+	w.used[7000] = true
+	w.upnp(ann, portmap.TCP, 6000, 5001, 500*time.Second)
+	w.upnp(bob, portmap.TCP, 6003, 5000, 500*time.Second)
+	if got := w.ask(ann, pmp(2, 5002, 6002, 600)); got[3] != 0 {
+		t.Fatalf("% x", got)
+	}
+	before := w.mappings()
+	for _, tt := range []struct {
+		name               string
+		internal, external uint16
+		result             result
+		got                uint16
+	}{
+		{"UPnP's", 5001, 9000, success, 6000},
+		{"NAT-PMP's", 5002, 9000, success, 6002},
+		{"another's port", 5003, 6003, cannotProvide, 6003},
+		{"in use", 5003, 7000, cannotProvide, 7000},
+		{"MAP-7", 5003, 80, cannotProvide, 80},
+		{"the rules", 80, 0, notAuthorized, 0},
+	} {
+		got := w.pcpAsk(ann, wish{lifetime: 900, nonce: 1, protocol: 6, internal: tt.internal, external: tt.external}.peerOf(ann, far))
+		if got.result != byte(tt.result) || got.external != tt.got {
+			t.Errorf("%s: %v, port %d; want %v, %d", tt.name, result(got.result), got.external, tt.result, tt.got)
+		}
+		if tt.result == success && (got.lifetime > 600 || got.address != uplink) {
+			t.Errorf("%s: %d s at %v", tt.name, got.lifetime, got.address)
+		}
+	}
+	if after := w.mappings(); len(after) != len(before) {
+		t.Errorf("the table has %q", after)
+	}
+	if got := w.pcpAsk(ann, wish{lifetime: 1, nonce: 1, protocol: 6, internal: 6003}.peerOf(ann, far)); got.result != 0 || got.external < 1024 || got.external == 6003 || got.lifetime != 120 {
+		t.Errorf("no suggestion: %+v", got) // MAP-9, too
+	}
+	if _, err := w.table.Map(portmap.Request{From: ann, Lease: time.Hour, Mapping: portmap.Mapping{Enabled: true, Origin: portmap.UPnP,
+		Key: portmap.Key{Protocol: portmap.UDP, ExternalPort: 6100, RemoteHost: bob.Next()}, Client: ann, InternalPort: 5100}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.pcpAsk(ann, wish{lifetime: 600, nonce: 1, protocol: 17, internal: 5100}.peerOf(ann, far)); result(got.result) != cannotProvide {
+		t.Errorf("UPnP's, for another remote host: %v", result(got.result))
+	}
+	w.setUplink(netip.Addr{})
+	if got := w.pcpAsk(ann, wish{lifetime: 600, nonce: 1, protocol: 6, internal: 5009}.peerOf(ann, far)); result(got.result) != networkFailure {
+		t.Errorf("without an address: %v", result(got.result))
+	}
+}
+
+// TestPEER6: by IPv6 it is a pinhole for the peer; a wider one will do.
+func TestPEER6(t *testing.T) {
+	w := newWorld(t, ipv6)
+	w.setUplink(netip.Addr{})
+	const made = "PCP UDP port 5000 of 2001:db8:1::10 from 2001:db8:ff::9 port 80 "
+	ask := wish{lifetime: 600, nonce: 1, protocol: 17, internal: 5000}
+	other, wide, mine := ask, ask, ask
+	other.external = 5001
+	mine.external, mine.address = 5000, ann6
+	w.peerSteps(ann6, []peerStep{
+		{"another port", other, far6, cannotProvide, 5001, 30, nil},
+		{"made", mine, far6, success, 5000, 600, []string{made + "600 s"}},
+		{"another peer", ask, netip.AddrPortFrom(far6.Addr(), 81), cannotProvide, 0, 30, []string{made + "599 s"}},
+		{"a MAP widens it", wide, netip.AddrPort{}, success, 5000, 600, []string{"PCP UDP port 5000 of 2001:db8:1::10 from any 600 s"}},
+		{"used", ask, far6, success, 5000, 599, []string{"PCP UDP port 5000 of 2001:db8:1::10 from any 599 s"}},
+	})
+	w = newWorld(t, ipv6)
+	if _, err := w.table.Map(portmap.Request{From: ann6, Lease: 600 * time.Second, Mapping: portmap.Mapping{Enabled: true, Origin: portmap.UPnP,
+		Key: portmap.Key{Protocol: portmap.UDP, ExternalPort: 5000, RemoteHost: far6.Addr(), Pinhole: ann6}, Client: ann6, InternalPort: 5000}}); err != nil {
+		t.Fatal(err)
+	}
+	const upnp = "UPnP UDP port 5000 of 2001:db8:1::10 from 2001:db8:ff::9 "
+	w.peerSteps(ann6, []peerStep{
+		{"UPnP's pinhole", ask, far6, success, 5000, 599, []string{upnp + "599 s"}},
+		{"UPnP's for another", ask, netip.MustParseAddrPort("[2001:db8:ff::8]:80"), success, 5000, 600,
+			[]string{upnp + "598 s", "PCP UDP port 5000 of 2001:db8:1::10 from 2001:db8:ff::8 port 80 600 s"}},
+		{"UPnP's again", ask, far6, success, 5000, 597,
+			[]string{upnp + "597 s", "PCP UDP port 5000 of 2001:db8:1::10 from 2001:db8:ff::8 port 80 599 s"}},
+	})
+}
+
+// TestPEERRequest: what is wrong with it changes nothing (SPEC 7.2).
+func TestPEERRequest(t *testing.T) {
+	good := wish{lifetime: 600, nonce: 1, protocol: 6, internal: 5000}
+	for _, tt := range []struct {
+		name   string
+		peer   string
+		result result
+		change func(*wish)
+		answer []byte
+	}{
+		{name: "port 0", peer: "11.0.0.9:0", result: malformedRequest},
+		{name: "no address", peer: "0.0.0.0:80", result: malformedRequest},
+		{name: "no address of IPv6", peer: "[::]:80", result: malformedRequest},
+		{name: "multicast", peer: "224.0.0.1:80", result: malformedRequest},
+		{name: "broadcast", peer: "255.255.255.255:80", result: malformedRequest},
+		{name: "loopback", peer: "127.0.0.1:80", result: malformedRequest},
+		{name: "itself", peer: "192.168.1.10:80", result: malformedRequest},
+		{name: "the router", peer: "192.168.1.1:80", result: malformedRequest},
+		{name: "the uplink", peer: "11.0.0.2:80", result: malformedRequest},
+		{name: "the other family", peer: "[2001:db8::9]:80", result: malformedRequest},
+		{name: "internal port 0", result: malformedRequest, change: func(m *wish) { m.internal = 0 }},
+		{name: "0 s of internal port 0", result: malformedRequest, change: func(m *wish) { m.internal, m.lifetime = 0, 0 }},
+		{name: "all protocols", result: malformedRequest, change: func(m *wish) { m.protocol = 0 }},
+		{name: "SCTP", result: unsuppProtocol, change: func(m *wish) { m.protocol = 132 }},
+		{name: "MAP-14 THIRD_PARTY", result: unsuppOption, change: func(m *wish) { m.options = [][]byte{option(1, unhex(ours)...)} }},
+		{name: "MAP-14 THIRD_PARTY, the source", result: malformedRequest, change: func(m *wish) { m.options = [][]byte{option(1, unhex(annHex)...)} }},
+		{name: "PREFER_FAILURE", result: unsuppOption, change: func(m *wish) { m.options = [][]byte{option(2)} }},
+		{name: "FILTER", result: unsuppOption, change: func(m *wish) { m.options = [][]byte{filterOption(0, 0, "::")} }},
+		{name: "unknown", result: unsuppOption, change: func(m *wish) { m.options = [][]byte{option(4)} }},
+		{name: "malformed", result: malformedOption, change: func(m *wish) { m.options = [][]byte{{128, 0, 0, 5, 1, 2, 3, 4}} }},
+		{name: "PORT_SET is MAP's", change: func(m *wish) { m.options = [][]byte{option(130, 0, 4, 0x13, 0x88, 0)} }},
+		{name: "MAP-15", change: func(m *wish) { m.options = [][]byte{option(200), option(128, 'x')} }, answer: option(128, 'x')},
+	} {
+		w, m := newWorld(t, nil), good
+		if tt.change != nil {
+			tt.change(&m)
+		}
+		if tt.peer == "" {
+			tt.peer = far.String()
+		}
+		p := m.peerOf(ann, netip.MustParseAddrPort(tt.peer))
+		got := w.pcpAsk(ann, p)
+		if got.result != byte(tt.result) || (w.table.Len() == 1) != (tt.result == success) {
+			t.Errorf("%s: %v, want %v; the table has %v", tt.name, result(got.result), tt.result, w.mappings())
+		}
+		want := p[60:] // PCP-7
+		if tt.result == success {
+			want = slices.Concat(p[60:80], tt.answer)
+		}
+		if !bytes.Equal(got.options, want) {
+			t.Errorf("%s: after the address % x, want % x", tt.name, got.options, want)
+		}
+	}
+	for size := 24; size < 80; size += 4 {
+		w := newWorld(t, nil)
+		if got := w.ask(ann, good.peerOf(ann, far)[:size]); got[3] != byte(malformedRequest) || w.table.Len() != 0 { // PCP-4
+			t.Errorf("%d bytes: %v", size, result(got[3]))
+		}
+	}
+}
+
+// TestPEERRestart: the table knows PEER's mappings again (PEER-1).
+func TestPEERRestart(t *testing.T) {
+	w := newWorld(t, nil)
+	m := wish{lifetime: 600, nonce: 1, protocol: 6, internal: 5000}
+	w.pcpAsk(ann, m.peerOf(ann, far))
+	f := portmap.LeaseFile{Path: t.TempDir() + "/leases", BootID: "boot", Now: w.time}
+	if err := f.Write(w.table.List()); err != nil {
+		t.Fatal(err)
+	}
+	all, bad, err := f.Read(10)
+	if err != nil || bad != nil || !slices.Equal(all, w.table.List()) {
+		t.Fatalf("read %+v, %v, %v, want %+v", all, bad, err, w.table.List())
+	}
+	next := newWorld(t, nil)
+	if dropped := next.table.Restore(all); dropped != nil {
+		t.Fatal(dropped)
+	}
+	next.table.Sync()
+	if got := next.pcpAsk(ann, m.of(ann)); got.result != 0 || remoteOf(next.table.List()[0]) != "" {
+		t.Errorf("a MAP: %+v, %v", got, next.mappings())
+	}
+	all[0].RemotePort = 0
+	if dropped := newWorld(t, nil).table.Restore(all); len(dropped) != 1 {
+		t.Error("PEER's without a port comes back")
+	}
+}
