@@ -95,7 +95,7 @@ type request struct {
 // same of a PEER request.
 func (q *request) parseMap() result {
 	p := q.packet
-	q.Peer = p[1]&^response == opPeer
+	q.Peer = p[1] == opPeer
 	if q.size = mapLen; q.Peer {
 		q.size = peerLen
 	}

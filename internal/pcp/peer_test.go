@@ -165,6 +165,13 @@ func TestPEEROthers(t *testing.T) {
 	if got := w.pcpAsk(ann, wish{lifetime: 600, nonce: 1, protocol: 17, internal: 5100}.peerOf(ann, far)); result(got.result) != cannotProvide {
 		t.Errorf("UPnP's, for another remote host: %v", result(got.result))
 	}
+	if _, err := w.table.Map(portmap.Request{From: ann, Lease: time.Hour, Mapping: portmap.Mapping{Origin: portmap.UPnP,
+		Key: portmap.Key{Protocol: portmap.UDP, ExternalPort: 6101}, Client: ann, InternalPort: 5101}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.pcpAsk(ann, wish{lifetime: 600, nonce: 1, protocol: 17, internal: 5101}.peerOf(ann, far)); result(got.result) != cannotProvide {
+		t.Errorf("UPnP's, disabled: %v", result(got.result)) // WIP-12
+	}
 	w.setUplink(netip.Addr{})
 	if got := w.pcpAsk(ann, wish{lifetime: 600, nonce: 1, protocol: 6, internal: 5009}.peerOf(ann, far)); result(got.result) != networkFailure {
 		t.Errorf("without an address: %v", result(got.result))

@@ -15,9 +15,9 @@ import (
 // part from InternalPort on, and not more ports than it asks for. A client of
 // IPv6 gets a pinhole. What the kernel and other mappings leave of a PORT_SET is
 // given, if it is one port at least. With Peer, what lets the peer in already is
-// given as it is. Errors: ErrNonce, with the mapping that is
-// there; ErrNoEntry, with Peer and no Lease; ErrCannotProvide, ErrFilters, ErrNotLANHost, ErrNotAuthorized, ErrDenied,
-// ErrFull, ErrQuota, ErrFirewall.
+// given as it is. Errors: ErrNonce, with the mapping that is there; ErrNoEntry, with
+// Peer and no Lease; ErrCannotProvide, ErrFilters, ErrNotLANHost, ErrNotAuthorized,
+// ErrDenied, ErrFull, ErrQuota, ErrFirewall.
 func (t *Table) MapInternal(req Request) (Mapping, error) {
 	t.mu.Lock()
 	defer t.unlock()
