@@ -15,7 +15,7 @@ packages=(
 	shellcheck man-db                           # make lint
 	iproute2 iptables nftables procps           # the lab
 	util-linux wget busybox systemd             # the router's shell, and units
-	miniupnpc python3-miniupnpc gupnp-tools     # control points
+	miniupnpc python3-miniupnpc gupnp-tools natpmpc # control points
 	python3-gi gir1.2-gupnp-1.6                 # and one that the tests write
 	qemu-system-mips debian-archive-keyring     # the router in a box
 )
