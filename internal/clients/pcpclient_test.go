@@ -14,14 +14,17 @@ import (
 
 // The numbers of RFC 6887 that the tests name.
 const (
-	pcpAnnounce, pcpMap                                    = 0, 1
-	pcpThirdParty, pcpPrefer, pcpFilter                    = 1, 2, 3
-	pcpDescription, pcpPortSet                             = 128, 130
-	pcpOK, pcpVersion, pcpNotAuthorized                    = 0, 1, 2
-	pcpMalformed, pcpOpcode, pcpOption, pcpBadOption       = 3, 4, 5, 6
-	pcpProtocol, pcpQuota, pcpCannotProvide, pcpWrong      = 9, 10, 11, 12
-	pcpPort, announcePort                                  = 5351, 5350
-	udpNumber, tcpNumber                              byte = 17, 6
+	pcpAnnounce, pcpMap                      = 0, 1
+	pcpThirdParty, pcpPrefer, pcpFilter      = 1, 2, 3
+	pcpDescription, pcpPortSet               = 128, 130
+	pcpOK, pcpVersion, pcpNotAuthorized      = 0, 1, 2
+	pcpMalformed, pcpOpcode, pcpOption       = 3, 4, 5
+	pcpBadOption, pcpNetwork                 = 6, 7
+	pcpProtocol, pcpQuota                    = 9, 10
+	pcpCannotProvide, pcpWrong               = 11, 12
+	pcpExcessive                             = 13
+	pcpPort, announcePort                    = 5351, 5350
+	udpNumber, tcpNumber                byte = 17, 6
 )
 
 // pcpHost is a host as a PCP client: a socket and a codec written from the RFC, which
