@@ -25,7 +25,9 @@ func (t *Table) MapInternal(req Request) (Mapping, error) {
 		req.ExternalPort = req.InternalPort
 	}
 	if req.Pinhole = (netip.Addr{}); req.Client.Is6() {
-		req.Pinhole = req.Client
+		if req.Pinhole = req.Client; !req.Prefer {
+			req.ExternalPort = req.InternalPort // so refusals name it
+		}
 	}
 	req.Enabled, req.vouched, req.Ports = true, false, min(req.Ports, MaxPorts)
 	what := req.wish()
