@@ -23,8 +23,8 @@ import (
 const secondAddr = "11.0.0.129"
 
 // raiseMaps starts the daemon on a router whose LAN hosts serve TCP and UDP on port
-// pinPort by IPv4, too. options are lines of upnpd.conf.
-func raiseMaps(t *testing.T, w *pinRouter, options ...string) {
+// pinPort by IPv4, too. options are lines of upnpd.conf; flags start the daemon again.
+func raiseMaps(t *testing.T, w *pinRouter, options ...string) (flags []string) {
 	t.Helper()
 	w.Internet.Run(t, "ip", "addr", "add", secondAddr+"/24", "dev", lab.HostDev)
 	for _, h := range []*lab.Host{w.LAN1, w.LAN2} {
@@ -38,7 +38,9 @@ func raiseMaps(t *testing.T, w *pinRouter, options ...string) {
 	if err := os.WriteFile(conf, []byte(strings.Join(append(options, ""), "\n")), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	w.start("--config", conf)
+	flags = []string{"--config", conf}
+	w.start(flags...)
+	return flags
 }
 
 // reaches asks a server from an address of the internet host, and gives the server's

@@ -2,7 +2,6 @@ package clients
 
 import (
 	"encoding/binary"
-	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -219,19 +218,26 @@ type heard struct {
 func eavesdrop(t testing.TB, h *lab.Host) <-chan heard {
 	t.Helper()
 	all := make(chan heard, 1000)
-	c, err := h.ListenUDP(fmt.Sprintf("[::]:%d", announcePort))
-	if err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		for {
-			b := make([]byte, 2000)
-			n, from, err := c.ReadFromUDPAddrPort(b)
-			if err != nil {
-				return
-			}
-			all <- heard{time.Now(), netip.AddrPortFrom(from.Addr().Unmap().WithZone(""), from.Port()), b[:n]}
+	for _, network := range []string{"udp4", "udp6"} {
+		var c *net.UDPConn
+		err := h.Do(func() (err error) {
+			c, err = net.ListenUDP(network, &net.UDPAddr{Port: announcePort})
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
-	}()
+		t.Cleanup(func() { c.Close() })
+		go func() {
+			for {
+				b := make([]byte, 2000)
+				n, from, err := c.ReadFromUDPAddrPort(b)
+				if err != nil {
+					return
+				}
+				all <- heard{time.Now(), netip.AddrPortFrom(from.Addr().WithZone(""), from.Port()), b[:n]}
+			}
+		}()
+	}
 	return all
 }
