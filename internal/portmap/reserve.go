@@ -1,6 +1,7 @@
 package portmap
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
 )
@@ -14,6 +15,7 @@ const (
 
 // hold keeps one external port.
 type hold struct {
+	port   heldPort
 	client netip.Addr
 	until  time.Duration // on the boot clock
 }
@@ -28,22 +30,18 @@ func (t *Table) hold(m *Mapping) {
 	if m.Pinhole.IsValid() || m.Origin != NATPMP && m.Origin != PCP {
 		return
 	}
+	now := t.now()
 	for i := range uint16(m.count()) {
-		if len(t.held) >= mostHeld {
-			t.releaseOldest()
+		for len(t.holds) > 0 && (len(t.holds) >= mostHeld || t.holds[0].until <= now) {
+			if old := t.holds[0]; t.held[old.port] == old { // and not once more, later
+				delete(t.held, old.port)
+			}
+			t.holds = t.holds[1:]
 		}
-		t.held[m.portKey().plus(i).heldPort()] = hold{m.Client, t.now() + holdFor}
+		h := hold{m.portKey().plus(i).heldPort(), m.Client, now + holdFor}
+		t.held[h.port] = h
+		t.holds = append(t.holds, h)
 	}
-}
-
-func (t *Table) releaseOldest() {
-	var oldest heldPort
-	for k, h := range t.held {
-		if oldest == 0 || h.until < t.held[oldest].until {
-			oldest = k
-		}
-	}
-	delete(t.held, oldest)
 }
 
 // kept says why a host may not have an external port that it does not have: it is
@@ -73,6 +71,18 @@ func (t *Table) kept(k portKey, req *Request) error {
 // it is kept for nobody else.
 func (t *Table) open(k portKey, req *Request) bool {
 	return len(t.ports[k]) == 0 && t.kept(k, req) == nil
+}
+
+// free checks that the router itself does not use the port.
+func (t *Table) free(protocol Protocol, port uint16) error {
+	used, err := t.inUse(protocol, port)
+	if err != nil {
+		return fmt.Errorf("%w: cannot tell whether the router uses the port: %w", ErrFirewall, err)
+	}
+	if used {
+		return fmt.Errorf("%w: %v port %d", ErrInUse, protocol, port)
+	}
+	return nil
 }
 
 // excludes reports whether a mapping keeps another one of the same client off its

@@ -55,6 +55,7 @@ type Table struct {
 	added     uint64               // entries ever
 	ports     map[portKey][]*entry // by external ports, and by those of the clients; those that share an external port differ in where from
 	held      map[heldPort]hold    // what nobody else gets yet
+	holds     []hold               // all of held, the oldest first
 	ids       map[uint16]*entry    // the pinholes by their UniqueID
 	lastID    uint16               // the newest UniqueID
 	total     int                  // ports mapped, pinned ones included
@@ -221,18 +222,6 @@ func (t *Table) room(req *Request) error {
 	return t.free(req.Protocol, req.ExternalPort)
 }
 
-// free checks that the router itself does not use the port.
-func (t *Table) free(protocol Protocol, port uint16) error {
-	used, err := t.inUse(protocol, port)
-	if err != nil {
-		return fmt.Errorf("%w: cannot tell whether the router uses the port: %w", ErrFirewall, err)
-	}
-	if used {
-		return fmt.Errorf("%w: %v port %d", ErrInUse, protocol, port)
-	}
-	return nil
-}
-
 // Unmap ends a mapping on behalf of the host from. Errors: ErrNoEntry,
 // ErrNotAuthorized (another host's mapping, with a secure policy), ErrFirewall.
 func (t *Table) Unmap(k Key, from netip.Addr) error {
@@ -369,6 +358,7 @@ func (t *Table) Flush() int {
 	clear(t.ports)
 	clear(t.ids)
 	clear(t.held)
+	t.holds = nil
 	clear(t.perClient)
 	t.total, t.pins = 0, 0
 	t.sync()

@@ -202,3 +202,25 @@ func TestHeldBound(t *testing.T) {
 		}
 	}
 }
+
+// TestHeldAgain: a port that its client has had again is held from its last deletion
+// on, also when others are held since the first would have ended.
+func TestHeldAgain(t *testing.T) {
+	w := newWorld(t, nil)
+	deleted := func(external uint16) {
+		t.Helper()
+		w.mustPut(pmpAsk(ann, 5000, external))
+		if err := w.UnmapInternal(portmap.TCP, ann, 5000, portmap.NATPMP, [12]byte{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	deleted(6000)
+	w.clock += time.Minute
+	deleted(6000)
+	w.clock += time.Minute
+	deleted(6001) // looks at what has ended
+	w.refused(ask(bob, 6000), portmap.ErrConflict)
+	w.clock += time.Minute
+	w.mustMap(ask(bob, 6000))
+	w.refused(ask(bob, 6001), portmap.ErrConflict)
+}
