@@ -189,8 +189,8 @@ config internal_network
 func TestIgnored(t *testing.T) {
 	const lacking = "daemon.notice upnpd: ignored, since this version has no such thing: "
 	for options, log := range map[string]string{
-		"extif6 wan6":   "", // pinholes need no device
-		"max_leases 1":  "daemon.notice upnpd: ignored, since unknown: max_leases",
+		"extif6 wan6":  "", // pinholes need no device
+		"max_leases 1": "daemon.notice upnpd: ignored, since unknown: max_leases",
 	} {
 		r := newRouter(t, section("option "+options))
 		if s := r.init("start"); strings.Join(s.log, "\n") != log || s.happened() != "starts" {
