@@ -6,7 +6,8 @@ import (
 )
 
 // How many requests are looked at (PCP-10). A client may renew all the mappings
-// that it may have at once, and lose nothing.
+// that it may have at once, and lose nothing. A PORT_SET counts as its ports do: the
+// kernel may be asked for each of them while the table is locked.
 const (
 	sourceBurst = 256
 	sourceEvery = 4 * time.Millisecond
@@ -22,17 +23,17 @@ type limiter struct {
 	sources map[netip.Addr]time.Duration
 }
 
-// take gives the bucket without one token, if it has one.
-func take(full, now time.Duration, burst int, every time.Duration) (time.Duration, bool) {
-	full = max(full, now) + every
+// take gives the bucket without n tokens, if it has them.
+func take(full, now time.Duration, n uint16, burst int, every time.Duration) (time.Duration, bool) {
+	full = max(full, now) + time.Duration(n)*every
 	return full, full-now <= time.Duration(burst)*every
 }
 
-// allow takes a token of src and of all. With too many sources all are forgotten:
+// allow takes n tokens of src and of all. With too many sources all are forgotten:
 // what they have left together bounds them, too.
-func (l *limiter) allow(now time.Duration, src netip.Addr) bool {
-	one, ok := take(l.sources[src], now, sourceBurst, sourceEvery)
-	all, some := take(l.all, now, globalBurst, globalEvery)
+func (l *limiter) allow(now time.Duration, src netip.Addr, n uint16) bool {
+	one, ok := take(l.sources[src], now, n, sourceBurst, sourceEvery)
+	all, some := take(l.all, now, n, globalBurst, globalEvery)
 	if !ok || !some {
 		return false
 	}

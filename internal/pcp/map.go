@@ -66,7 +66,14 @@ func (s *Server) pcpMap(q *request, packet *sock.Packet) []byte {
 		}
 		s.remember(q, nil)
 	}
-	return q.appendOptions(s.respond(q.packet[:mapLen], success, 0), &q.Mapping)
+	return q.appendOptions(s.granted(q, 0), &q.Mapping)
+}
+
+// granted begins the response to a MAP request that was done.
+func (s *Server) granted(q *request, lifetime uint32) []byte {
+	reply := s.respond(q.packet[:mapLen], success, lifetime)
+	clear(reply[37:40]) // reserved
+	return reply
 }
 
 // grant makes or renews a mapping.
@@ -82,6 +89,8 @@ func (s *Server) grant(q *request, packet *sock.Packet) []byte {
 		return s.refuse(q, networkFailure)
 	case strict && q.address != address && !(q.Peer && mapped): // MAP-6, PEER-1; the table knows ports only
 		return s.refuse(q, cannotProvide)
+	case q.Ports > 1 && !s.limit.allow(s.cfg.Now(), q.From, min(q.Ports, portmap.MaxPorts)-1): // PCP-10
+		return s.refuse(q, noResources)
 	}
 	if q.lifetime != 0 {
 		q.Lease = max(time.Duration(q.lifetime)*time.Second, s.cfg.MinLease) // MAP-9
@@ -90,8 +99,7 @@ func (s *Server) grant(q *request, packet *sock.Packet) []byte {
 	if r != success {
 		return s.refused(q, r, m)
 	}
-	reply := s.respond(q.packet[:q.size], success, s.remaining(m))
-	clear(reply[37:40]) // reserved
+	reply := s.granted(q, s.remaining(m))
 	if q.Peer {
 		clear(reply[mapLen+2 : mapLen+4])
 		strict = false

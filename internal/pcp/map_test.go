@@ -30,6 +30,8 @@ func TestPCPLayout(t *testing.T) {
 		{"reserved fields are not read", "02 01 ffff 00000e10" + annHex + nonceX + "06 ffffff 1388 1770 " + zeroes, success60},
 		{"MAP-10 delete", "02 01 0000 00000000" + annHex + mapTCP,
 			"02 81 00 00 00000000 00000010" + zero12 + mapTCP},
+		{"reserved fields come back as zero, MAP-10", "02 01 ffff 00000000" + annHex + nonceX + "06 ffffff 1388 1770 " + ours,
+			"02 81 00 00 00000000 00000010" + zero12 + nonceX + "06 000000 1388 1770 " + ours},
 		{"12.1 PEER, PEER-1", "02 02 ffff 00000e10" + annHex + nonceX + "06 ffffff 1388 1770 " + zeroes + "0050 ffff" + theirs,
 			"02 82 00 00 00000e10 00000010" + zero12 + nonceX + "06 000000 1388 1770" + ours + "0050 0000" + theirs},
 		{"12.2 PEER, no peer", "02 02 0000 00000e10" + annHex + mapTCP + "0050 0000" + zeroes,

@@ -68,7 +68,7 @@ func (s *Server) receive(p []byte, packet *sock.Packet) []byte {
 	if len(p) < 2 || p[1]&response != 0 || !s.admits(packet) { // PCP-2, PMP-2
 		return nil
 	}
-	if !s.limit.allow(s.cfg.Now(), packet.Src.Addr()) { // PCP-10
+	if !s.limit.allow(s.cfg.Now(), packet.Src.Addr(), 1) { // PCP-10
 		s.say(context.Background(), fmt.Errorf("%v: %w", packet.Src, errFlood))
 		return nil
 	}

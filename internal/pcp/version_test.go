@@ -145,11 +145,34 @@ func TestFlood(t *testing.T) {
 	}
 }
 
+// TestFloodOfSets: PCP-10. A PORT_SET counts as its ports do, 64 at most, and what is
+// too much leaves nothing behind.
+func TestFloodOfSets(t *testing.T) {
+	w := newWorld(t, func(_ *world, _ *Config, _ *LAN, p *portmap.Policy) { p.MaxMappings, p.MaxPerClient = 1000, 1000 })
+	ask := func(internal uint16, size byte) byte {
+		m := wish{lifetime: 600, nonce: 1, protocol: 17, internal: internal, options: [][]byte{option(130, size, 0, 0, 0, 0)}}
+		return w.receive(m.of(ann), packet(ann, router))[3]
+	}
+	for i := range uint16(4) {
+		if r := ask(5000+64*i, 255); r != byte(success) { // 65280 ports
+			t.Fatalf("set %d: %v", i, result(r))
+		}
+	}
+	w.clock += 63 * sourceEvery
+	if r := ask(6000, 255); r != byte(noResources) || w.table.Len() != 4 {
+		t.Errorf("%v, %v", result(r), w.mappings())
+	}
+	w.clock += 2 * sourceEvery // one was for that answer
+	if r := ask(6000, 255); r != byte(success) || w.table.Len() != 5 {
+		t.Errorf("%v, %v", result(r), w.mappings())
+	}
+}
+
 // TestSources: the addresses that are remembered stay few.
 func TestSources(t *testing.T) {
 	l, src := limiter{sources: map[netip.Addr]time.Duration{}}, ann6
 	for i := range 1000 {
-		if src = src.Next(); !l.allow(time.Duration(i)*globalEvery, src) {
+		if src = src.Next(); !l.allow(time.Duration(i)*globalEvery, src, 1) {
 			t.Fatalf("source %d gets no answer", i)
 		}
 		if len(l.sources) > maxSources {
