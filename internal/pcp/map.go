@@ -71,7 +71,7 @@ func (s *Server) pcpMap(q *request, packet *sock.Packet) []byte {
 
 // granted begins the response to a MAP request that was done.
 func (s *Server) granted(q *request, lifetime uint32) []byte {
-	reply := s.respond(q.packet[:mapLen], success, lifetime)
+	reply := s.respond(q.packet[:q.size], success, lifetime)
 	clear(reply[37:40]) // reserved
 	return reply
 }
