@@ -44,11 +44,18 @@ func open(kind int, timeout time.Duration) (int, error) {
 	return fd, nil
 }
 
-// connect opens a TCP connection.
-func connect(to netip.AddrPort) (int, error) {
+// connect opens a TCP connection from an address of the host; the zero Addr
+// leaves it to the kernel.
+func connect(from netip.Addr, to netip.AddrPort) (int, error) {
 	fd, err := open(unix.SOCK_STREAM, replyTimeout)
 	if err != nil {
 		return -1, err
+	}
+	if from.IsValid() {
+		if err := unix.Bind(fd, sockaddr(netip.AddrPortFrom(from, 0))); err != nil {
+			_ = unix.Close(fd)
+			return -1, fmt.Errorf("bind to %s: %w", from, err)
+		}
 	}
 	err = unix.Connect(fd, sockaddr(to))
 	if err == unix.EINTR {
@@ -88,9 +95,9 @@ func sockaddr(to netip.AddrPort) unix.Sockaddr {
 
 // exchange sends one request over a connection of its own and reads until the
 // server closes it. took is from before connect to the end of the reply.
-func exchange(to netip.AddrPort, request string) (reply []byte, took time.Duration, err error) {
+func exchange(from netip.Addr, to netip.AddrPort, request string) (reply []byte, took time.Duration, err error) {
 	start := time.Now()
-	fd, err := connect(to)
+	fd, err := connect(from, to)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -149,7 +156,7 @@ func search(to netip.AddrPort) (answer string, took time.Duration, err error) {
 // setUp is how long it takes to open a connection to a mapped port.
 func setUp(to netip.AddrPort) (time.Duration, error) {
 	start := time.Now()
-	fd, err := connect(to)
+	fd, err := connect(netip.Addr{}, to)
 	took := time.Since(start)
 	if err != nil {
 		return 0, err
@@ -162,7 +169,8 @@ func setUp(to netip.AddrPort) (time.Duration, error) {
 type service struct {
 	addr netip.AddrPort
 	path string
-	urn  string // WANIPConnection with the version that the description names
+	urn  string     // WANIPConnection with the version that the description names
+	from netip.Addr // who calls; the zero Addr is lan1
 }
 
 // discover finds the service as a control point does: search, description.
@@ -178,7 +186,7 @@ func discover(router netip.AddrPort) (service, error) {
 	if err != nil || !found {
 		return service{}, fmt.Errorf("no usable LOCATION in %q", answer)
 	}
-	reply, _, err := exchange(addr, "GET /"+path+" HTTP/1.1\r\nHost: "+host+"\r\nConnection: close\r\n\r\n")
+	reply, _, err := exchange(netip.Addr{}, addr, "GET /"+path+" HTTP/1.1\r\nHost: "+host+"\r\nConnection: close\r\n\r\n")
 	if err != nil {
 		return service{}, err
 	}
@@ -212,7 +220,7 @@ func (s service) call(action string, arguments ...string) (reply []byte, took ti
 	request := fmt.Sprintf("POST %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: bench\r\nContent-Length: %d\r\n"+
 		"Content-Type: text/xml\r\nSOAPAction: \"%s#%s\"\r\nConnection: close\r\n\r\n%s",
 		s.path, s.addr, body.Len(), s.urn, action, body.String())
-	reply, took, err = exchange(s.addr, request)
+	reply, took, err = exchange(s.from, s.addr, request)
 	if err != nil {
 		return nil, 0, fmt.Errorf("%s: %w", action, err)
 	}

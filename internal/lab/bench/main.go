@@ -22,6 +22,10 @@ import (
 
 const ourName, peerName = "upnpd", "miniupnpd"
 
+// announcing is how long upnpd announces NAT-PMP and PCP after its start: ten
+// times, the last after 128 s (RFC 6886, section 3.2.1). It is not idle before.
+const announcing = 130 * time.Second
+
 // plan is how much is measured.
 type plan struct {
 	counts          []int         // of live mappings, rising
@@ -30,17 +34,18 @@ type plan struct {
 	searches, lists int
 	idle            time.Duration // the time in which wake-ups are counted
 	idleCount       int           // the number of mappings then
+	quiet           time.Duration // how long the daemons must have run before
 	limit           time.Duration // of the whole run
 }
 
 func full(idle time.Duration) plan {
 	return plan{counts: []int{10, 100, 1000, 5000}, rounds: 40, atLeast: 6, budget: 12 * time.Second,
-		searches: 10, lists: 3, idle: idle, idleCount: 100, limit: 8 * time.Minute}
+		searches: 10, lists: 3, idle: idle, idleCount: 100, quiet: announcing, limit: 12 * time.Minute}
 }
 
 func quick() plan {
 	return plan{counts: []int{10, 100, 1000}, rounds: 10, atLeast: 2, budget: 3 * time.Second,
-		searches: 3, lists: 1, idle: 5 * time.Second, idleCount: 100, limit: 2 * time.Minute}
+		searches: 3, lists: 1, idle: 5 * time.Second, idleCount: 100, limit: 4 * time.Minute}
 }
 
 // options are the command line.
@@ -133,6 +138,7 @@ func (b *run) all(ctx context.Context, o options, dir string) error {
 			b.progress("%s: left out: %s", backend, p.skipped)
 		}
 	}
+	started := time.Now()
 	for _, count := range b.plan.counts {
 		if err := b.fillAll(ctx, count); err != nil {
 			return err
@@ -147,6 +153,9 @@ func (b *run) all(ctx context.Context, o options, dir string) error {
 			}
 		}
 		if count == b.plan.idleCount {
+			if err := pause(ctx, time.Until(started.Add(b.plan.quiet))); err != nil {
+				return err
+			}
 			b.progress("%d mappings: counting idle wake-ups for %v", count, b.plan.idle)
 			if err := b.idle(ctx, count); err != nil {
 				return err

@@ -159,14 +159,22 @@ func (r *router) known() error {
 	const probes = 100
 	for i := range probes {
 		port := r.live.ports[i*len(r.live.ports)/probes]
-		reply, _, err := r.svc.call("GetSpecificPortMappingEntry", specific(port)...)
-		if err != nil {
-			return fmt.Errorf("%s with %s does not know its port %d: %w", r.name, r.backend, port, err)
+		if err := r.knows(port, lab.LAN1Addr); err != nil {
+			return err
 		}
-		for _, want := range []string{"<NewInternalClient>" + lab.LAN1Addr + "<", "<NewInternalPort>" + strconv.Itoa(port) + "<"} {
-			if !strings.Contains(string(reply), want) {
-				return fmt.Errorf("%s with %s has no %q for port %d: %s", r.name, r.backend, want, port, reply)
-			}
+	}
+	return nil
+}
+
+// knows asks for the mapping of a port to the same port of a host.
+func (r *router) knows(port int, host string) error {
+	reply, _, err := r.svc.call("GetSpecificPortMappingEntry", specific(port)...)
+	if err != nil {
+		return fmt.Errorf("%s with %s does not know its port %d: %w", r.name, r.backend, port, err)
+	}
+	for _, want := range []string{"<NewInternalClient>" + host + "<", "<NewInternalPort>" + strconv.Itoa(port) + "<"} {
+		if !strings.Contains(string(reply), want) {
+			return fmt.Errorf("%s with %s has no %q for port %d: %s", r.name, r.backend, want, port, reply)
 		}
 	}
 	return nil

@@ -55,14 +55,12 @@ func (b *run) record(r *router, m measure, count int, value float64) *row {
 // atCount measures a pair with count live mappings. Both daemons take turns in
 // small blocks, so that what else the machine does hits both alike.
 func (b *run) atCount(ctx context.Context, p *pair, count int) error {
-	end := time.Now().Add(b.plan.budget)
-	for round := 0; round < b.plan.rounds && (round < b.plan.atLeast || time.Now().Before(end)); round++ {
-		for _, block := range []func(*router, int) error{b.changes, b.reads, b.connections} {
-			for _, r := range p.both() {
-				if err := errors.Join(context.Cause(ctx), block(r, count)); err != nil {
-					return fmt.Errorf("%s with %s and %d mappings: %w", r.name, r.backend, count, err)
-				}
-			}
+	if err := b.turns(ctx, p, count, b.changes, b.reads, b.connections); err != nil {
+		return err
+	}
+	if count <= bySOAP {
+		if err := b.turns(ctx, p, count, b.datagrams); err != nil {
+			return err
 		}
 	}
 	for round := range b.plan.searches {
@@ -77,6 +75,21 @@ func (b *run) atCount(ctx context.Context, p *pair, count int) error {
 		}
 	}
 	return b.memory(p, count)
+}
+
+// turns gives both daemons blocks of requests until the budget is used up.
+func (b *run) turns(ctx context.Context, p *pair, count int, blocks ...func(*router, int) error) error {
+	end := time.Now().Add(b.plan.budget)
+	for round := 0; round < b.plan.rounds && (round < b.plan.atLeast || time.Now().Before(end)); round++ {
+		for _, block := range blocks {
+			for _, r := range p.both() {
+				if err := errors.Join(context.Cause(ctx), block(r, count)); err != nil {
+					return fmt.Errorf("%s with %s and %d mappings: %w", r.name, r.backend, count, err)
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // changes is a block of new mappings, renewals and deletions.

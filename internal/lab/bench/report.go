@@ -107,7 +107,7 @@ func (r *row) cells(k key) []string {
 	line := []string{k.backend, name, strconv.Itoa(k.count), n}
 	for _, s := range []samples{r.ours, r.peer} {
 		median, p99 := digits(s.quantile(0.5)/unit), digits(s.quantile(0.99)/unit)
-		if len(s) < 10 {
+		if len(s) < 10 || k.measure.perSecond() { // of rates it would be one of the best
 			p99 = "-"
 		}
 		line = append(line, median, p99)

@@ -41,7 +41,12 @@ type router struct {
 	search  netip.AddrPort // where the daemon takes unicast searches
 	stop    func() error
 	live    mappings
-	log     io.Closer // nil without one
+
+	askers   []*asker  // hosts that speak NAT-PMP and PCP
+	asked    int       // ports that they have asked for
+	requests int       // that they have sent
+	rested   time.Time // when they may send more
+	log      io.Closer // nil without one
 }
 
 // raise makes a lab with the firewall of a home router in rules of the backend.
@@ -59,6 +64,9 @@ func raise(ctx context.Context, name, backend string) (*router, error) {
 		err = r.run(ctx, homeRules, "nft", "-f", "-")
 	}
 	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	if err := r.newAskers(ctx); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	return r, nil
@@ -135,11 +143,12 @@ const chains = `
 -t nat -I POSTROUTING -o ` + lab.WANDev + ` -j MINIUPNPD-POSTROUTING
 `
 
-// peerConfig is miniupnpd's; what it does not name is as delivered.
+// peerConfig is miniupnpd's; what it does not name is as delivered. PCP comes
+// with NAT-PMP.
 const peerConfig = `ext_ifname=` + lab.WANDev + `
 listening_ip=` + lab.LANDev + `
 port=0
-enable_natpmp=no
+enable_natpmp=yes
 ipv6_disable=yes
 secure_mode=yes
 system_uptime=yes
@@ -227,6 +236,9 @@ func (r *router) discover() error {
 // close ends the daemon and its lab, and all that still runs there.
 func (r *router) close() error {
 	err := errors.Join(r.stop(), r.lab.Close())
+	for _, a := range r.askers {
+		_ = unix.Close(a.fd) // nothing is lost with it
+	}
 	if r.log != nil {
 		err = errors.Join(err, r.log.Close())
 	}

@@ -15,6 +15,18 @@ const (
 	getSpecificEntry
 	getWholeList
 	getExternalIPAddress
+	natpmpAdd
+	natpmpRenew
+	natpmpRead
+	pcpAdd
+	pcpRenew
+	pcpRead
+	natpmpAddRate
+	natpmpRenewRate
+	natpmpReadRate
+	pcpAddRate
+	pcpRenewRate
+	pcpReadRate
 	searchUnicast
 	searchMulticast
 	connectFirst
@@ -29,20 +41,30 @@ const (
 )
 
 // describe gives the name of a measure with its unit and how many of the
-// measured values (nanoseconds, bytes, times) are one of that unit.
+// measured values (nanoseconds, bytes, times or rates) are one of that unit.
 func (m measure) describe() (name string, unit float64) {
 	const ms, mb = float64(time.Millisecond), 1e6
 	return [measures]string{
 			"AddPortMapping, ms", "renewal, ms", "DeletePortMapping, ms",
 			"GetSpecificPortMappingEntry, ms", "GetGeneric..., whole list, ms", "GetExternalIPAddress, ms",
+			"NAT-PMP new mapping, ms", "NAT-PMP renewal, ms", "NAT-PMP external address, ms",
+			"PCP MAP, new mapping, ms", "PCP MAP, renewal, ms", "PCP ANNOUNCE, ms",
+			"NAT-PMP new mappings, requests/s", "NAT-PMP renewals, requests/s", "NAT-PMP external address, requests/s",
+			"PCP MAP, new mappings, requests/s", "PCP MAP, renewals, requests/s", "PCP ANNOUNCE, requests/s",
 			"unicast search, ms", "multicast search (MX 1), ms",
 			"new connection, oldest mapping, ms", "new connection, middle mapping, ms", "new connection, newest mapping, ms",
 			"CPU of 1000 changes, ms", "CPU of 1000 reads, ms",
 			"RSS, MB", "anonymous memory, MB", "idle wake-ups",
 		}[m], [measures]float64{
-			ms, ms, ms, ms, ms, ms, ms, ms, ms, ms, ms, ms, ms, mb, mb, 1,
+			ms, ms, ms, ms, ms, ms, // SOAP
+			ms, ms, ms, ms, ms, ms, 1, 1, 1, 1, 1, 1, // NAT-PMP and PCP
+			ms, ms, ms, ms, ms, ms, ms, mb, mb, 1,
 		}[m]
 }
+
+// perSecond says whether more is better: the measured values are requests per
+// second.
+func (m measure) perSecond() bool { return m >= natpmpAddRate && m <= pcpReadRate }
 
 // samples are measured values: nanoseconds, bytes or times.
 type samples []float64
