@@ -33,6 +33,7 @@ type loopback struct {
 	log     *lockedBuffer
 	done    chan error
 	router  string
+	pcpPort uint16
 	hosts   map[int]*home.ControlPoint
 
 	mu        sync.Mutex
@@ -138,6 +139,7 @@ func startLoopback6(t *testing.T, six []netip.Prefix, args ...string) *loopback 
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	port := freeUDPPort(t)
 	w.router = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port).String()
+	w.pcpPort = freeUDPPort(t)
 	sys := system{
 		follow: func(_ wan.Uplink, intifs []string, _ func(string, ...any)) (follower, error) {
 			if intifs[0] == "nosuch" {
@@ -164,6 +166,7 @@ func startLoopback6(t *testing.T, six []netip.Prefix, args ...string) *loopback 
 		lock:       func() (io.Closer, error) { return io.NopCloser(nil), nil },
 		bootID:     func() string { return "this boot" },
 		ssdpPort:   port,
+		pcpPort:    w.pcpPort,
 		lanRetry:   50 * time.Millisecond,
 	}
 	ready := make(chan struct{})

@@ -79,12 +79,9 @@ func (d *daemon) serve(ctx context.Context, devices follower) (*successor, error
 		case lan := <-g.ended:
 			g.lost(lan)
 		case a := <-g.said:
-			failed := a.err != nil && !a.lan.ipv6 // the log has it, and it goes on trying
-			if failed && !d.served {
-				return nil, fmt.Errorf("announce on %v: %w", a.lan.segment, a.err)
+			if err := g.heard(a); err != nil {
+				return nil, err
 			}
-			a.lan.announced = !failed
-			g.checkReady()
 		case <-d.flushed:
 			g.announce(true)
 		case question := <-d.asked:
@@ -95,6 +92,18 @@ func (d *daemon) serve(ctx context.Context, devices follower) (*successor, error
 			}
 		}
 	}
+}
+
+// heard is told of a LAN's first announcement. An error says why the daemon cannot
+// start.
+func (g *generation) heard(a announcement) error {
+	failed := a.err != nil && !a.lan.ipv6 // the log has it, and it goes on trying
+	if failed && !g.served {
+		return fmt.Errorf("announce on %v: %w", a.lan.segment, a.err)
+	}
+	a.lan.announced = !failed
+	g.checkReady()
+	return nil
 }
 
 // signal does what a signal asks for: SIGHUP may give a successor.
@@ -187,8 +196,12 @@ func (g *generation) reconcile(ctx context.Context, s wan.State) error {
 	errs := []error{g.table.SetNetwork(n)}
 	g.events.Changed()
 	if changed && n.External.IsValid() {
-		g.announce(g.external != n.External)
-		g.daemon.external = n.External
+		reported := n.External
+		if g.cfg.ExtIP.IsValid() {
+			reported = g.cfg.ExtIP
+		}
+		g.announce(g.external != reported)
+		g.daemon.external = reported
 	}
 	if g.moved(s) {
 		g.stopLANs()
