@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sort"
+	"strings"
 	"time"
 
 	"github.com/linux-igd/upnpd/internal/portmap"
@@ -30,17 +31,37 @@ func (s byKey) Less(i, j int) bool {
 	return a.RemotePort < b.RemotePort
 }
 
+// hosts names the remote hosts, one or those of a prefix; "": all.
+func hosts(k *portmap.Key) string {
+	switch {
+	case !k.RemoteHost.IsValid():
+		return ""
+	case k.RemoteBits != 0:
+		return k.Remote().String()
+	}
+	return k.RemoteHost.String()
+}
+
 // remote names who may connect, "" for everybody.
 func remote(k *portmap.Key) string {
 	switch {
-	case k.RemotePort != 0 && k.RemoteHost.IsValid():
+	case k.RemotePort == 0:
+		return hosts(k)
+	case k.RemoteHost.IsValid() && k.RemoteBits == 0:
 		return netip.AddrPortFrom(k.RemoteHost, k.RemotePort).String()
-	case k.RemotePort != 0:
-		return fmt.Sprintf("port %d", k.RemotePort)
-	case k.RemoteHost.IsValid():
-		return k.RemoteHost.String()
 	}
-	return ""
+	return strings.TrimSpace(fmt.Sprintf("%s port %d", hosts(k), k.RemotePort))
+}
+
+// ports is the number of a mapping's ports.
+func ports(m *portmap.Mapping) uint16 { return max(1, m.Ports) }
+
+// span shows n ports.
+func span(first, n uint16) string {
+	if n == 1 {
+		return fmt.Sprint(first)
+	}
+	return fmt.Sprintf("%d-%d", first, first+n-1)
 }
 
 // list shows the mappings.
@@ -71,12 +92,13 @@ func (s *Server) list(json bool) []byte {
 		if m.RemotePort != 0 {
 			remotePort = m.RemotePort
 		}
-		values := []any{m.Protocol, m.ExternalPort, m.RemoteHost, m.Client, names[m.Client.String()], m.InternalPort, int(left / time.Second),
-			m.Origin, m.Owner, m.Enabled, packets, m.Description, remotePort, id, names.label(m.Client), state, hms(left), remote(&m.Key)}
+		values := []any{m.Protocol, m.ExternalPort, hosts(&m.Key), m.Client, names[m.Client.String()], m.InternalPort, int(left / time.Second),
+			m.Origin, m.Owner, m.Enabled, packets, m.Description, remotePort, id, ports(m), names.label(m.Client), state, hms(left), remote(&m.Key),
+			span(m.ExternalPort, ports(m)), span(m.InternalPort, ports(m))}
 		if json {
-			rows.object("protocol external_port remote_host client host internal_port lease made_by owner enabled packets description remote_port unique_id", values...)
+			rows.object("protocol external_port remote_host client host internal_port lease made_by owner enabled packets description remote_port unique_id ports", values...)
 		} else {
-			text.line("%[1]v\t%[2]d\t%[18]s\t%[15]s\t%[6]d\t%[17]s\t%[8]v\t%[16]v\t%[12]s", values...)
+			text.line("%[1]v\t%[20]s\t%[19]s\t%[16]s\t%[21]s\t%[18]s\t%[8]v\t%[17]v\t%[12]s", values...)
 		}
 	}
 	switch {

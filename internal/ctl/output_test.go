@@ -129,6 +129,7 @@ func TestListJSON(t *testing.T) {
 			Description  *string `json:"description"`
 			RemotePort   *uint16 `json:"remote_port"`
 			UniqueID     *uint16 `json:"unique_id"`
+			Ports        uint16  `json:"ports"`
 		} `json:"mappings"`
 	}
 	decode(t, w.says(0, "", "list", "--json"), &got)
@@ -137,7 +138,7 @@ func TestListJSON(t *testing.T) {
 	}
 	m := got.Mappings[1] // TCP 8080
 	if m.Protocol != "TCP" || m.ExternalPort != 8080 || m.RemoteHost != nil || m.Client != "192.168.1.66" || m.Host != nil ||
-		m.Lease != 59 || m.MadeBy != "NAT-PMP" || m.Owner != "192.168.1.2" || !m.Enabled || *m.Packets != 8080 || *m.Description != hostile {
+		m.Lease != 59 || m.MadeBy != "NAT-PMP" || m.Owner != "192.168.1.2" || !m.Enabled || *m.Packets != 8080 || m.Ports != 1 || *m.Description != hostile {
 		t.Errorf("got %+v", m)
 	}
 	if m = got.Mappings[3]; m.Client != "2001:db8::5" || m.RemoteHost != nil || *m.RemotePort != 5000 || *m.UniqueID == 0 || *m.UniqueID == *got.Mappings[2].UniqueID {

@@ -82,5 +82,5 @@ func (r *request) picks(m *portmap.Mapping) bool {
 	if r.client.IsValid() {
 		return m.Client == r.client
 	}
-	return m.Protocol == r.protocol && m.ExternalPort == r.port
+	return m.Protocol == r.protocol && r.port-m.ExternalPort < ports(m) // of a PORT_SET, any
 }

@@ -142,19 +142,19 @@ func (s *Server) remove(r *request) (code int, t sheet) {
 }
 
 // export writes what miniupnpd would have in its lease file; the newer form has
-// the remote host. The expiry is on the wall clock.
+// the remote host. A PORT_SET is a line for each port. The expiry is on the wall clock.
 func (s *Server) export(t *sheet, remoteHost bool) {
 	now := time.Now()
 	for _, m := range s.Table.List() {
 		from := ""
 		if remoteHost {
-			from = ":"
-			if m.RemoteHost.IsValid() {
-				from += m.RemoteHost.String()
-			}
+			from = ":" + hosts(&m.Key)
 		}
-		if m.Enabled && !m.Pinhole.IsValid() {
-			*t = fmt.Appendf(*t, "%v:%d%s:%v:%d:%d:", m.Protocol, m.ExternalPort, from, m.Client, m.InternalPort, now.Add(s.Table.Remaining(m)).Unix())
+		for i := range ports(&m) {
+			if !m.Enabled || m.Pinhole.IsValid() {
+				break
+			}
+			*t = fmt.Appendf(*t, "%v:%d%s:%v:%d:%d:", m.Protocol, m.ExternalPort+i, from, m.Client, m.InternalPort+i, now.Add(s.Table.Remaining(m)).Unix())
 			*t = append(appendEscaped(*t, m.Description, false), '\n')
 		}
 	}
