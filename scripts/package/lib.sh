@@ -5,8 +5,8 @@
 name=upnpd
 version=${VERSION:-$(sed -n 's/^VERSION ?= //p' Makefile)} release=${PACKAGE_RELEASE:-1}
 maintainer=${MAINTAINER:-the upnpd authors <maintainers@upnpd.invalid>}
-summary="Lets programs on the LAN open ports (UPnP)"
-description="A daemon for home routers: programs on the LAN ask it by UPnP (IGD) to open
+summary="Lets programs on the LAN open ports (UPnP, NAT-PMP, PCP)"
+description="A daemon for home routers: programs on the LAN ask it by UPnP, NAT-PMP or PCP to open
 a port through the NAT, and it closes the port again when the lease ends."
 # The user that OpenWrt's scripts make, when there is none of that name.
 user=upnpd=415:upnpd=415
