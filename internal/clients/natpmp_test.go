@@ -134,7 +134,7 @@ func upnpctl(t testing.TB, l *lab.Lab, args ...string) string {
 	return l.Router.Run(t, "/run/upnpctl", args...)
 }
 
-var natpmpcMapped = regexp.MustCompile(`Mapped public port (\d+) protocol (\w+) to local port (\d+) life?time (\d+)`) // it has a letter too few
+var natpmpcMapped = regexp.MustCompile(`Mapped public port (\d+) protocol (\w+) to local port (\d+) life?time (\d+)`) // it lacks a letter
 
 // natpmpc maps by the program of that name, which must say what is wanted.
 func (w *pinRouter) natpmpc(want string, args ...string) {

@@ -76,8 +76,8 @@ func TestPCPJunk(t *testing.T) {
 		replies += s.replies
 		granted += len(s.granted)
 	}
-	if t.Logf("%d replies, %d places granted", replies, granted); replies < junkPackets/3 || granted < 100 {
-		t.Error("too few replies")
+	if t.Logf("%d replies, %d places granted", replies, granted); replies < junkPackets/3 || granted < 30 {
+		t.Error("too few")
 	}
 	h.goroutines()
 }
