@@ -40,6 +40,7 @@ type junkSource struct {
 // TestPCPJunk: mixed random and mutated packets from several sources leave no state,
 // get no reply larger than allowed, and nothing grows (issue 7, point 5).
 func TestPCPJunk(t *testing.T) {
+	t.Parallel()
 	h := enter(t, "max_mappings_per_client = 20")
 	var sources [2][]*junkSource
 	seed := rand.Uint64()

@@ -78,6 +78,7 @@ func announced(t *testing.T, what string, all <-chan heard, address string, from
 // TestPCPNews: what hosts are told unasked: at the start, when the external address
 // is another one, and when mappings are lost (PMP-6, ANN-2 to ANN-4).
 func TestPCPNews(t *testing.T) {
+	t.Parallel()
 	h := enter(t)
 	if _, err := h.LAN1.EchoTCP(8080); err != nil {
 		t.Fatal(err)

@@ -107,7 +107,7 @@ func TestPinholeRestart(t *testing.T) {
 		w.start()
 		p := w.point(w.LAN1, lab.LAN1Addr6)
 		id, short := p.add("", 0, "TCP", 3600), p.add("", 0, "UDP", 3600)
-		w.kept("both", func(leases string) bool { return strings.Count(leases, " 8080 on UPnP ") == 2 })
+		w.kept("both", func(leases string) bool { return strings.Count(leases, " 8080 0 on UPnP ") == 2 })
 		w.wantIn("before the crash", true, true)
 		const lease = 3
 		if code := p.update(short, lease); code != 0 {
