@@ -2,9 +2,11 @@ package clients
 
 import (
 	"encoding/binary"
+	"errors"
 	"net"
 	"net/netip"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -213,6 +215,16 @@ type heard struct {
 	b    []byte
 }
 
+// kernelTime is when a packet came, which its reader may be late to see.
+func kernelTime(oob []byte) time.Time {
+	all, err := syscall.ParseSocketControlMessage(oob)
+	if err != nil || len(all) == 0 || len(all[0].Data) < 16 {
+		return time.Time{}
+	}
+	at := all[0].Data // a struct timeval
+	return time.Unix(int64(binary.NativeEndian.Uint64(at)), 1000*int64(binary.NativeEndian.Uint64(at[8:])))
+}
+
 // eavesdrop hears what comes to the port of clients (PMP-6, ANN-2). The kernel has
 // each host in the groups of all nodes.
 func eavesdrop(t testing.TB, h *lab.Host) <-chan heard {
@@ -221,8 +233,18 @@ func eavesdrop(t testing.TB, h *lab.Host) <-chan heard {
 	for _, network := range []string{"udp4", "udp6"} {
 		var c *net.UDPConn
 		err := h.Do(func() (err error) {
-			c, err = net.ListenUDP(network, &net.UDPAddr{Port: announcePort})
-			return err
+			if c, err = net.ListenUDP(network, &net.UDPAddr{Port: announcePort}); err != nil {
+				return err
+			}
+			raw, err := c.SyscallConn()
+			if err != nil {
+				return err
+			}
+			var failed error
+			err = raw.Control(func(fd uintptr) {
+				failed = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_TIMESTAMP, 1)
+			})
+			return errors.Join(err, failed)
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -230,12 +252,12 @@ func eavesdrop(t testing.TB, h *lab.Host) <-chan heard {
 		t.Cleanup(func() { c.Close() })
 		go func() {
 			for {
-				b := make([]byte, 2000)
-				n, from, err := c.ReadFromUDPAddrPort(b)
+				b, oob := make([]byte, 2000), make([]byte, 100)
+				n, size, _, from, err := c.ReadMsgUDPAddrPort(b, oob)
 				if err != nil {
 					return
 				}
-				all <- heard{time.Now(), netip.AddrPortFrom(from.Addr().WithZone(""), from.Port()), b[:n]}
+				all <- heard{kernelTime(oob[:size]), netip.AddrPortFrom(from.Addr().WithZone(""), from.Port()), b[:n]}
 			}
 		}()
 	}

@@ -142,7 +142,7 @@ func (s *junkSource) read(c *net.UDPConn, n int) {
 		s.mu.Lock()
 		s.replies++
 		switch {
-		case b[0] == 2 && b[1] == 0x81 && b[3] == 0 && got >= 60 && binary.BigEndian.Uint32(b[4:]) > 0:
+		case b[0] == 2 && (b[1] == 0x81 || b[1] == 0x82) && b[3] == 0 && got >= 60 && binary.BigEndian.Uint32(b[4:]) > 0:
 			place := fmt.Sprint(b[36], binary.BigEndian.Uint16(b[40:]))
 			s.granted[place] = append(s.granted[place], [12]byte(b[24:]))
 		case b[0] == 0 && b[1] > 0x80 && b[3] == 0:
@@ -242,6 +242,7 @@ func (h *house) returned(sources [2][]*junkSource) {
 				fmt.Sscan(place, &proto, &port)
 				slices.SortFunc(nonces, func(a, b [12]byte) int { return slices.Compare(a[:], b[:]) })
 				for _, s.nonce = range slices.Compact(nonces) {
+					s.try(ask{lifetime: 600, proto: proto, internal: port}) // takes over what PEER made
 					s.try(ask{proto: proto, internal: port})
 				}
 			}

@@ -68,7 +68,7 @@ func announced(t *testing.T, what string, all <-chan heard, address string, from
 	}
 	for kind, at := range times {
 		for i, want := range []time.Duration{250 * time.Millisecond, 500 * time.Millisecond} {
-			if gap := at[i+1].Sub(at[i]); gap < want-40*time.Millisecond || gap > want+time.Second {
+			if gap := at[i+1].Sub(at[i]); gap < want-20*time.Millisecond || gap > want+time.Second {
 				t.Errorf("%s: gap %d of %s is %v, want %v", what, i, kind, gap, want)
 			}
 		}
