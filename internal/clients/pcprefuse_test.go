@@ -13,6 +13,12 @@ import (
 	"github.com/linux-igd/upnpd/internal/lab"
 )
 
+// third is THIRD_PARTY.
+func third(addr string) []byte {
+	a := netip.MustParseAddr(addr).As16()
+	return option(pcpThirdParty, a[:]...)
+}
+
 // TestPCPRefuses: every refusal has its code, gives the request back, and leaves
 // nothing (issue 7, point 2).
 func TestPCPRefuses(t *testing.T) {
@@ -21,10 +27,6 @@ func TestPCPRefuses(t *testing.T) {
 	six := pcpFrom(t, h.LAN1, lab.LAN1Addr6, lab.RouterLANAddr6)
 	wrong := *p
 	wrong.addr = netip.MustParseAddr(lab.LAN2Addr)
-	third := func(addr string) []byte {
-		a := netip.MustParseAddr(addr).As16()
-		return option(pcpThirdParty, a[:]...)
-	}
 	a := ask{lifetime: 600, proto: tcpNumber, internal: 9000, external: 19000}
 	with := func(change func(a *ask)) []byte {
 		b := a
