@@ -16,6 +16,13 @@ export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 # good one.
 echo MIPS >/sys/devices/system/clockevents/clockevent0/unbind_device
 
+# The control ports and the LAN's card share a PCI interrupt: it stays asked for
+# until all who ask are served. The interrupt controller must know, which no firmware
+# tells it here: waiting for a change, it would miss a device that asks while the
+# other is served, and with that both for ever. 0x4d1 is its register for interrupts
+# 8 to 15; the board gives PCI 10 and 11.
+printf '\014' | dd of=/dev/port bs=1 seek=$((0x4d1)) 2>/dev/null
+
 while read -r module; do
 	insmod "/lib/modules/$module.ko" || echo "init: no module $module"
 done </lib/modules/order

@@ -12,10 +12,10 @@ import (
 	"time"
 )
 
-// About one machine in a hundred comes to a stop in the middle of its life, without
-// a word on the console. Such a life is lived once more from the start, in a
-// machine that is new. Nothing else is tried twice: what fails while the machine
-// gives signs of life has failed.
+// An emulated machine can come to a stop in the middle of its life, without a word
+// on the console. Such a life is lived once more from the start, in a machine that is
+// new. Nothing else is tried twice: what fails while the machine gives signs of life
+// has failed.
 //
 // As a test that has failed cannot pass any more, each life is a process of its own.
 

@@ -14,8 +14,9 @@ import (
 var (
 	// errSilent: a command has no answer.
 	errSilent = errors.New("no answer of the virtual machine")
-	// errStill: the machine does nothing any more, so that no answer can come. That
-	// is a fault of the emulator or of the kernel in it, not of a program.
+	// errStill: nothing that comes in by a port of the machine is heard any more, be
+	// it by a program that only sends it back. That is a fault of the emulator or of
+	// the kernel in it.
 	errStill = errors.New("the virtual machine stands still")
 )
 
@@ -65,7 +66,7 @@ func (r *Router) Processor() string {
 		if !strings.Contains(line, "\x1b") { // no echo
 			b.WriteString(line)
 		}
-		if err != nil || strings.TrimSpace(line) == "2" {
+		if err != nil || strings.TrimSpace(line) == "0x2" {
 			return b.String()
 		}
 	}
