@@ -190,6 +190,8 @@ func TestIgnored(t *testing.T) {
 	const lacking = "daemon.notice upnpd: ignored, since this version has no such thing: "
 	for options, log := range map[string]string{
 		"extif6 wan6":  "", // pinholes need no device
+		"use_stun 1":   lacking + "use_stun",
+		"use_stun 0":   "",
 		"max_leases 1": "daemon.notice upnpd: ignored, since unknown: max_leases",
 	} {
 		r := newRouter(t, section("option "+options))
