@@ -85,6 +85,7 @@ type listed struct {
 	Description  string  `json:"description"`
 	RemotePort   *uint16 `json:"remote_port"`
 	UniqueID     *uint16 `json:"unique_id"`
+	Ports        int     `json:"ports"`
 }
 
 func parseList(t testing.TB, text []byte) []listed {
