@@ -60,7 +60,11 @@ func TestPCPJunk(t *testing.T) {
 	h.junk(sources, junkPackets/5)
 	files, memory := h.weight()
 	h.junk(sources, junkPackets-junkPackets/5)
-	if f, m := h.weight(); f != files || m > memory+memory/8 {
+	more := memory / 8
+	if os.Getenv("UPNPD_RACE") != "" {
+		more = 2 * memory // the race detector remembers every place that was read
+	}
+	if f, m := h.weight(); f != files || m > memory+more {
 		t.Errorf("%d files and %d kB, were %d and %d", f, m, files, memory)
 	} else {
 		t.Logf("%d files and %d kB, were %d and %d", f, m, files, memory)
