@@ -45,6 +45,10 @@ func (m mapped) inward() tuple {
 	return tuple{m.proto, netip.AddrPortFrom(m.host(), m.remotePort), m.external}
 }
 
+// onePeer: the client's connections to that one are its own matter, whoever may come
+// in: PCP's PEER is asked for those that there are.
+func (m mapped) onePeer() bool { return m.remotePort != 0 && m.host().IsValid() }
+
 func (m mapped) outward() tuple {
 	return tuple{m.proto, m.client, netip.AddrPortFrom(m.host(), 0)}
 }
@@ -88,7 +92,7 @@ func filters(batch []change) []tuple {
 			in = m.inward()
 		}
 		in = in.common(m.inward())
-		if m.begun || m.pinhole() {
+		if m.begun || m.pinhole() || m.onePeer() {
 			continue
 		}
 		if ended++; ended == 1 {
@@ -115,7 +119,7 @@ func newMatcher(batch []change) matcher {
 	for _, m := range batch {
 		in := tuple{proto: m.proto, dst: m.external}
 		w[in] = append(w[in], m)
-		if !m.begun && !m.pinhole() {
+		if !m.begun && !m.pinhole() && !m.onePeer() {
 			out := tuple{proto: m.proto, src: m.client}
 			w[out] = append(w[out], m)
 		}

@@ -24,29 +24,60 @@ func Tracked(proto portmap.Protocol, src, dst, client netip.AddrPort) (tracked b
 		return false, err
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
-	ask, err := getRequest(tuple{uint8(proto), src, dst})
-	if err != nil {
+	c, told, err := look(conn, tuple{uint8(proto), src, dst})
+	if err != nil || told == nil {
 		return false, err
 	}
+	if err := (&Flows{conn: conn}).delete(told); err != nil {
+		return false, err
+	}
+	return c.reply.src == client, nil
+}
+
+// look finds the connection with an original tuple, as the kernel told of it; nil:
+// there is none.
+func look(conn flowConn, orig tuple) (c flow, told []byte, err error) {
+	ask, err := getRequest(orig)
+	if err != nil {
+		return c, nil, err
+	}
 	replies, err := conn.Execute(ask)
-	switch {
-	case errors.Is(err, unix.ENOENT):
-		return false, nil
-	case err != nil:
-		return false, fmt.Errorf("ask ctnetlink for a connection: %w", err)
+	if err != nil {
+		if errors.Is(err, unix.ENOENT) {
+			return c, nil, nil
+		}
+		return c, nil, fmt.Errorf("ask ctnetlink for a connection: %w", err)
 	}
 	for _, reply := range replies {
-		if reply.Header.Type == netlink.Error { // the acknowledgement
-			continue
+		if reply.Header.Type != netlink.Error { // that is the acknowledgement
+			told = reply.Data
+			c, err = parseFlow(told)
 		}
-		c, err := parseFlow(reply.Data)
-		if err == nil {
-			err = (&Flows{conn: conn}).delete(reply.Data)
-		}
-		if err != nil {
-			return false, err
-		}
-		tracked = c.reply.src == client
 	}
-	return tracked, nil
+	return c, told, err
+}
+
+// SourcePort is portmap.Firewall's.
+func (f *IPTables) SourcePort(m *portmap.Mapping) (uint16, error) { return f.inForce.flows.source(m) }
+
+// SourcePort is portmap.Firewall's.
+func (f *NFTables) SourcePort(m *portmap.Mapping) (uint16, error) { return f.inForce.flows.source(m) }
+
+// source gives what the connection from m's client to m's remote peer has as its
+// source port outside; 0: there is no connection. It asks by a socket of its own: the
+// other one may be at a long list. Without ctnetlink it knows of none.
+func (f *Flows) source(m *portmap.Mapping) (port uint16, err error) {
+	if f.conn == nil {
+		return 0, nil
+	}
+	conn, err := dialConntrack()
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	c, told, err := look(conn, tuple{uint8(m.Protocol), netip.AddrPortFrom(m.Client, m.InternalPort), netip.AddrPortFrom(m.RemoteHost, m.RemotePort)})
+	if err != nil || told == nil {
+		return 0, err
+	}
+	return c.reply.dst.Port(), nil
 }

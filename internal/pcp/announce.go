@@ -19,8 +19,9 @@ const (
 // maxTold bounds the clients remembered for updates, of one LAN.
 const maxTold = 1024
 
-// told names a mapping as its client does: address, protocol and port.
-type told [19]byte
+// told names a mapping as its client does: address, protocol and port, and by PEER
+// the peer.
+type told [39]byte
 
 // client is where the owner of a mapping was when it last asked, and what it was
 // told.
@@ -91,7 +92,9 @@ func (s *Server) remember(q *request, c *client) {
 	var k told
 	copy(k[:], q.packet[8:24])
 	k[16] = q.packet[36]
-	copy(k[17:], q.packet[40:42])
+	if copy(k[17:], q.packet[40:42]); q.Peer {
+		copy(k[19:], q.packet[mapLen:peerLen])
+	}
 	now := s.cfg.Now()
 	s.mu.Lock()
 	if delete(s.told, k); c != nil && len(s.told) >= maxTold {

@@ -138,7 +138,7 @@ func (s *Server) unmap(q *portmap.Request) result {
 
 // lookup gives what the client of the mapping has now at its own port.
 func (s *Server) lookup(m *portmap.Request) (*portmap.Mapping, bool) {
-	held, err := s.cfg.Table.LookupInternal(m.Protocol, m.Client, m.InternalPort, m.Origin)
+	held, err := s.cfg.Table.LookupInternal(&m.Mapping)
 	return &held, err == nil
 }
 

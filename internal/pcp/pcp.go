@@ -9,10 +9,10 @@
 //
 // PEER (RFC 6887, section 12) makes a mapping of the table with a filter: the
 // client's own packets from its port leave from the external port, and the one peer
-// is let in. Simplified: a flow that the kernel has translated before is not looked
-// for, so it keeps the port that it has; and a client's port is for one peer at a
-// time, unless it has a MAP. What PEER made lives as long as asked, like a MAP's, not
-// as long as its flow.
+// is let in. A client's port may have many of them, and a MAP beside them: all have
+// one external port, that of a connection to the peer if there is one already. What
+// PEER made lives as long as asked, like a MAP's, not as long as its flow; the flow
+// goes on when it ends.
 //
 // One goroutine reads and answers; the goroutine of Run owns the announcements and
 // their timer, so an idle server sleeps.

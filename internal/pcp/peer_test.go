@@ -15,6 +15,7 @@ import (
 var (
 	far  = netip.MustParseAddrPort("11.0.0.9:80")
 	far2 = netip.MustParseAddrPort("11.0.0.9:81")
+	far3 = netip.MustParseAddrPort("11.0.1.9:80")
 	far6 = netip.MustParseAddrPort("[2001:db8:ff::9]:80")
 )
 
@@ -62,7 +63,11 @@ func (w *world) peerSteps(client netip.Addr, steps []peerStep) {
 
 // TestPEER: PEER-1, by IPv4.
 func TestPEER(t *testing.T) {
-	const made = "PCP TCP port 6000 from 11.0.0.9 port 80 to 192.168.1.10 port 5000 "
+	const (
+		made  = "PCP TCP port 6000 from 11.0.0.9 port 80 to 192.168.1.10 port 5000 "
+		two   = "PCP TCP port 6000 from 11.0.0.9 port 81 to 192.168.1.10 port 5000 "
+		three = "PCP TCP port 6000 from 11.0.1.9 port 80 to 192.168.1.10 port 5000 "
+	)
 	w := newWorld(t, nil)
 	ask := wish{lifetime: 600, nonce: 1, protocol: 6, internal: 5000, external: 6000}
 	with := func(change func(*wish)) wish {
@@ -79,17 +84,97 @@ func TestPEER(t *testing.T) {
 		{"0 s", with(func(m *wish) { m.lifetime = 0 }), far, success, 6000, 598, []string{made + "598 s"}},
 		{"longer, and the suggestion is not read", with(func(m *wish) { m.lifetime, m.external, m.address = 700, 6001, uplink2 }), far, success, 6000, 700, []string{made + "700 s"}},
 		{"another nonce", with(func(m *wish) { m.nonce = 2 }), far, notAuthorized, 6000, 699, []string{made + "699 s"}},
-		{"another peer port", ask, far2, cannotProvide, 6000, 30, []string{made + "698 s"}},
-		{"another nonce for another peer", with(func(m *wish) { m.nonce = 2 }), far2, cannotProvide, 6000, 30, []string{made + "697 s"}},
-		{"MAP-10 does not delete it", wish{nonce: 1, protocol: 6, internal: 5000}, netip.AddrPort{}, notAuthorized, 0, 696, []string{made + "696 s"}},
-		{"MAP-3 another nonce", wish{lifetime: 900, nonce: 2, protocol: 6, internal: 5000}, netip.AddrPort{}, notAuthorized, 0, 695, []string{made + "695 s"}},
-		{"a MAP widens it", wish{lifetime: 900, nonce: 1, protocol: 6, internal: 5000}, netip.AddrPort{}, success, 6000, 900, []string{"PCP TCP port 6000 to 192.168.1.10 port 5000 900 s"}},
-		{"what is a MAP's is used as it is", with(func(m *wish) { m.lifetime, m.external = 2000, 9000 }), far, success, 6000, 899, []string{"PCP TCP port 6000 to 192.168.1.10 port 5000 899 s"}},
-		{"by its nonce", with(func(m *wish) { m.nonce = 2 }), far2, notAuthorized, 6000, 898, []string{"PCP TCP port 6000 to 192.168.1.10 port 5000 898 s"}},
-		{"and deleted by MAP", wish{nonce: 1, protocol: 6, internal: 5000}, netip.AddrPort{}, success, 0, 0, nil},
+		{"another peer", with(func(m *wish) { m.external = 0 }), far2, success, 6000, 600, []string{made + "698 s", two + "600 s"}},
+		{"a third with another wish", with(func(m *wish) { m.external = 6001 }), far3, cannotProvide, 6001, 30, []string{made + "697 s", two + "599 s"}},
+		{"a third by another nonce", with(func(m *wish) { m.nonce = 3 }), far3, success, 6000, 600, []string{made + "696 s", two + "598 s", three + "600 s"}},
+		{"another nonce for the second", with(func(m *wish) { m.nonce = 2 }), far2, notAuthorized, 6000, 597, []string{made + "695 s", two + "597 s", three + "599 s"}},
+		{"the second longer", with(func(m *wish) { m.lifetime = 900 }), far2, success, 6000, 900, []string{made + "694 s", two + "900 s", three + "598 s"}},
+		{"MAP-10 does not delete them", wish{nonce: 1, protocol: 6, internal: 5000}, netip.AddrPort{}, notAuthorized, 0, 693, []string{made + "693 s", two + "899 s", three + "597 s"}},
 	})
-	if line := w.log[len(w.log)-1]; !strings.HasPrefix(line, "DeletePortMap") {
-		t.Errorf("the last line is %q", line)
+	if got := w.ask(bob, wish{lifetime: 600, nonce: 1, protocol: 6, internal: 5000, external: 6000}.of(bob)); binary.BigEndian.Uint16(got[42:]) == 6000 {
+		t.Error("another host has the port, too")
+	}
+}
+
+// TestPEERBesideMAP: a MAP for the port of PEER's has the same external port, and its
+// own nonce and end.
+func TestPEERBesideMAP(t *testing.T) {
+	const peers, wide = "PCP TCP port 6000 from 11.0.0.9 port 80 to 192.168.1.10 port 5000 ", "PCP TCP port 6000 to 192.168.1.10 port 5000 "
+	w := newWorld(t, nil)
+	none := netip.AddrPort{}
+	ask := wish{lifetime: 600, nonce: 1, protocol: 6, internal: 5000, external: 6000}
+	mapping := wish{lifetime: 900, nonce: 2, protocol: 6, internal: 5000}
+	failing, end, other, set := mapping, wish{nonce: 2, protocol: 6, internal: 5000}, ask, mapping
+	failing.external, failing.options = 6001, [][]byte{option(2)}
+	other.nonce = 2
+	set.options = [][]byte{option(130, 0, 4, 0x13, 0x88, 0)}
+	w.peerSteps(ann, []peerStep{
+		{"made", ask, far, success, 6000, 600, []string{peers + "600 s"}},
+		{"MAP elsewhere or not at all", failing, none, cannotProvide, 6001, 30, []string{peers + "599 s"}},
+		{"MAP", mapping, none, success, 6000, 900, []string{peers + "598 s", wide + "900 s"}},
+		{"PEER again", ask, far, success, 6000, 600, []string{peers + "600 s", wide + "899 s"}},
+		{"and again", ask, far, success, 6000, 600, []string{peers + "600 s", wide + "898 s"}},
+		{"MAP again", mapping, none, success, 6000, 900, []string{peers + "599 s", wide + "900 s"}},
+		{"another peer needs nothing", other, far2, success, 6000, 899, []string{peers + "598 s", wide + "899 s"}},
+		{"by its nonce", ask, far2, notAuthorized, 6000, 898, []string{peers + "597 s", wide + "898 s"}},
+		{"MAP ends by its nonce", wish{nonce: 1, protocol: 6, internal: 5000}, none, notAuthorized, 0, 897, []string{peers + "596 s", wide + "897 s"}},
+		{"MAP ends alone", end, none, success, 0, 0, []string{peers + "595 s"}},
+		{"a PORT_SET gets the one port", set, none, success, 6000, 900, []string{peers + "594 s", wide + "900 s"}},
+	})
+}
+
+// TestPEERBesideNATPMP: what is for one peer is nothing for NAT-PMP, which gets
+// another external port.
+func TestPEERBesideNATPMP(t *testing.T) {
+	ask := wish{lifetime: 600, nonce: 1, protocol: 6, internal: 5000, external: 6000}
+	w := newWorld(t, nil)
+	w.pcpAsk(ann, ask.peerOf(ann, far))
+	if got := w.ask(ann, pmp(2, 5000, 6000, 600)); got[3] != 0 || binary.BigEndian.Uint16(got[10:]) == 6000 || w.table.Len() != 2 {
+		t.Errorf("NAT-PMP does not share: % x, %v", got, w.mappings())
+	}
+	if got := w.ask(ann, pmp(2, 5000, 0, 0)); got[3] != 0 || len(w.mappings()) != 1 { // PMP-13
+		t.Errorf("NAT-PMP ends its own: % x, %v", got, w.mappings())
+	}
+	if got := w.ask(ann, pmp(2, 5000, 0, 0)); got[3] != 0 || len(w.mappings()) != 1 {
+		t.Errorf("for NAT-PMP there is nothing: % x, %v", got, w.mappings())
+	}
+}
+
+// TestPEERQuota: each peer counts (SPEC 7.2).
+func TestPEERQuota(t *testing.T) {
+	w := newWorld(t, nil)
+	ask := wish{lifetime: 600, nonce: 1, protocol: 6, internal: 5000}
+	n, last := 0, success
+	for last == success && n < 2000 {
+		n++
+		last = result(w.pcpAsk(ann, ask.peerOf(ann, netip.AddrPortFrom(far.Addr(), uint16(n)))).result)
+	}
+	if last != userExQuota || n < 10 {
+		t.Errorf("%d peers, then %v", n, last)
+	}
+}
+
+// TestPEERFlow: a connection that is there keeps its external port, so that is the
+// one in the reply (RFC 6887, section 12).
+func TestPEERFlow(t *testing.T) {
+	w := newWorld(t, nil)
+	w.fw.Leaves(netip.AddrPortFrom(ann, 5000), far, 7000)
+	w.fw.Leaves(netip.AddrPortFrom(ann, 5000), far3, 7001)
+	w.fw.Leaves(netip.AddrPortFrom(ann, 5001), far, 1000)
+	const made = "PCP TCP port 7000 from 11.0.0.9 port 80 to 192.168.1.10 port 5000 "
+	ask := wish{lifetime: 600, nonce: 1, protocol: 6, internal: 5000}
+	wished, low := ask, ask
+	wished.external, low.internal = 6000, 5001
+	w.peerSteps(ann, []peerStep{
+		{"another wish", wished, far, cannotProvide, 6000, 30, nil},
+		{"its port", ask, far, success, 7000, 600, []string{made + "600 s"}},
+		{"without a connection", ask, far2, success, 7000, 600, []string{made + "599 s", strings.Replace(made, "80", "81", 1) + "600 s"}},
+		{"with a third port", ask, far3, cannotProvide, 0, 30, []string{made + "598 s", strings.Replace(made, "80", "81", 1) + "599 s"}},
+		{"no port that is given", low, far, cannotProvide, 0, 30, []string{made + "597 s", strings.Replace(made, "80", "81", 1) + "598 s"}},
+	})
+	w.fw.Break(true)
+	if got := w.pcpAsk(ann, wish{lifetime: 600, nonce: 1, protocol: 6, internal: 5002}.peerOf(ann, far)); result(got.result) != noResources {
+		t.Errorf("when the kernel does not answer: %v", result(got.result))
 	}
 }
 
@@ -98,25 +183,31 @@ func TestPEER(t *testing.T) {
 func TestPEERFilter(t *testing.T) {
 	w := newWorld(t, nil)
 	const one, some = "PCP TCP port 6000 from 11.0.0.9 port 80 to 192.168.1.10 port 5000 ", "PCP TCP port 6000 from 11.0.0.0/24 to 192.168.1.10 port 5000 "
+	beyond := strings.Replace(one, "11.0.0.9", "11.0.1.9", 1)
 	ask := wish{lifetime: 600, nonce: 1, protocol: 6, internal: 5000, external: 6000}
 	filtered, wider := ask, ask
 	filtered.options = [][]byte{filterOption(128, 80, "::ffff:11.0.0.9")}
 	wider.options = [][]byte{filterOption(0, 0, "::"), filterOption(120, 0, "::ffff:11.0.0.0")}
-	near := netip.MustParseAddrPort("11.0.1.9:80")
+	widest, open := ask, ask
+	widest.options = [][]byte{filterOption(0, 0, "::"), filterOption(112, 0, "::ffff:11.0.0.0")}
+	open.options = widest.options[:1]
 	w.peerSteps(ann, []peerStep{
 		{"made by MAP", filtered, netip.AddrPort{}, success, 6000, 600, []string{one + "600 s"}},
 		{"the same peer", ask, far, success, 6000, 599, []string{one + "599 s"}},
 		{"MAP-13 nothing said", ask, netip.AddrPort{}, success, 6000, 600, []string{one + "600 s"}},
-		{"another peer", ask, far2, cannotProvide, 6000, 30, []string{one + "599 s"}},
 		{"a prefix", wider, netip.AddrPort{}, success, 6000, 600, []string{some + "600 s"}},
 		{"within it", ask, far2, success, 6000, 599, []string{some + "599 s"}},
-		{"beyond it", ask, near, cannotProvide, 6000, 30, []string{some + "598 s"}},
+		{"beyond it", ask, far3, success, 6000, 600, []string{some + "598 s", beyond + "600 s"}},
+		{"a prefix with that in it", widest, netip.AddrPort{}, excessivePeers, 6000, 1800, []string{some + "597 s", beyond + "599 s"}},
+		{"none", open, netip.AddrPort{}, success, 6000, 600, []string{strings.Replace(one, "from 11.0.0.9 port 80 ", "", 1) + "600 s", beyond + "598 s"}},
 	})
-	w = newWorld(t, nil) // and a MAP with a filter in the place of PEER's
+	w = newWorld(t, nil) // and a MAP with a filter where PEER is
 	wider.options = wider.options[1:]
 	w.peerSteps(ann, []peerStep{
 		{"made", ask, far, success, 6000, 600, []string{one + "600 s"}},
-		{"MAP with FILTER", wider, netip.AddrPort{}, success, 6000, 600, []string{some + "600 s"}},
+		{"MAP with a prefix around it", wider, netip.AddrPort{}, excessivePeers, 6000, 1800, []string{one + "599 s"}},
+		{"MAP for the same peer", filtered, netip.AddrPort{}, success, 6000, 600, []string{one + "600 s"}},
+		{"is no longer PEER's", wish{nonce: 1, protocol: 6, internal: 5000}, netip.AddrPort{}, success, 0, 0, nil},
 	})
 }
 
@@ -182,7 +273,8 @@ func TestPEEROthers(t *testing.T) {
 func TestPEER6(t *testing.T) {
 	w := newWorld(t, ipv6)
 	w.setUplink(netip.Addr{})
-	const made = "PCP UDP port 5000 of 2001:db8:1::10 from 2001:db8:ff::9 port 80 "
+	const made, two = "PCP UDP port 5000 of 2001:db8:1::10 from 2001:db8:ff::9 port 80 ", "PCP UDP port 5000 of 2001:db8:1::10 from 2001:db8:ff::9 port 81 "
+	const all = "PCP UDP port 5000 of 2001:db8:1::10 from any "
 	ask := wish{lifetime: 600, nonce: 1, protocol: 17, internal: 5000}
 	other, wide, mine := ask, ask, ask
 	other.external = 5001
@@ -190,9 +282,10 @@ func TestPEER6(t *testing.T) {
 	w.peerSteps(ann6, []peerStep{
 		{"another port", other, far6, cannotProvide, 5001, 30, nil},
 		{"made", mine, far6, success, 5000, 600, []string{made + "600 s"}},
-		{"another peer", ask, netip.AddrPortFrom(far6.Addr(), 81), cannotProvide, 0, 30, []string{made + "599 s"}},
-		{"a MAP widens it", wide, netip.AddrPort{}, success, 5000, 600, []string{"PCP UDP port 5000 of 2001:db8:1::10 from any 600 s"}},
-		{"used", ask, far6, success, 5000, 599, []string{"PCP UDP port 5000 of 2001:db8:1::10 from any 599 s"}},
+		{"another peer", ask, netip.AddrPortFrom(far6.Addr(), 81), success, 5000, 600, []string{made + "599 s", two + "600 s"}},
+		{"MAP", wide, netip.AddrPort{}, success, 5000, 600, []string{made + "598 s", two + "599 s", all + "600 s"}},
+		{"what is all's is used", ask, netip.AddrPortFrom(far6.Addr(), 82), success, 5000, 599, []string{made + "597 s", two + "598 s", all + "599 s"}},
+		{"MAP ends", wish{nonce: 1, protocol: 17, internal: 5000}, netip.AddrPort{}, success, 0, 0, []string{made + "596 s", two + "597 s"}},
 	})
 	w = newWorld(t, ipv6)
 	if _, err := w.table.Map(portmap.Request{From: ann6, Lease: 600 * time.Second, Mapping: portmap.Mapping{Enabled: true, Origin: portmap.UPnP,
@@ -275,6 +368,7 @@ func TestPEERRestart(t *testing.T) {
 	w := newWorld(t, nil)
 	m := wish{lifetime: 600, nonce: 1, protocol: 6, internal: 5000}
 	w.pcpAsk(ann, m.peerOf(ann, far))
+	w.pcpAsk(ann, m.peerOf(ann, far2))
 	f := portmap.LeaseFile{Path: t.TempDir() + "/leases", BootID: "boot", Now: w.time}
 	if err := f.Write(w.table.List()); err != nil {
 		t.Fatal(err)
@@ -288,8 +382,8 @@ func TestPEERRestart(t *testing.T) {
 		t.Fatal(dropped)
 	}
 	next.table.Sync()
-	if got := next.pcpAsk(ann, m.of(ann)); got.result != 0 || remoteOf(next.table.List()[0]) != "" {
-		t.Errorf("a MAP: %+v, %v", got, next.mappings())
+	if got := next.pcpAsk(ann, m.of(ann)); got.result != 0 || next.table.Len() != 3 {
+		t.Errorf("a MAP beside: %+v, %v", got, next.mappings())
 	}
 	all[0].RemotePort = 0
 	if dropped := newWorld(t, nil).table.Restore(all); len(dropped) != 1 {

@@ -17,18 +17,19 @@ func TestUpdatesPEER(t *testing.T) {
 		r := start(t, nil)
 		time.Sleep(time.Hour)
 		m := wish{lifetime: 600, nonce: 1, protocol: 6, internal: 5000, external: 6000, address: uplink}
-		asked := [][]byte{m.peerOf(ann, far), m.of(bob)}
+		asked := [][]byte{m.peerOf(ann, far), m.of(bob), m.peerOf(ann, far2)}
 		r.request(asked[0], ann, router)
+		r.request(asked[2], ann, router)
 		r.request(asked[1], bob, router)
 		r.request(m.peerOf(bob, far), bob, router)
 		r.setUplink(uplink2)
 		r.Announce()
 		time.Sleep(time.Hour)
 		_, _, updates := sorted(r.take())
-		for i, from := range []netip.Addr{ann, bob} {
+		for i, from := range []netip.Addr{ann, bob, ann} {
 			n := 0
 			for _, u := range updates {
-				if u.to.Addr() != from {
+				if u.to.Addr() != from || from == ann && !bytes.Equal(u.data[60:], asked[i][60:]) {
 					continue
 				}
 				n++

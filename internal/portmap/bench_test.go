@@ -13,6 +13,7 @@ type noKernel struct{}
 
 func (noKernel) Change([]portmap.Mapping, *portmap.Mapping) error  { return nil }
 func (noKernel) Sync(_ portmap.Network, _ []portmap.Mapping) error { return nil }
+func (noKernel) SourcePort(*portmap.Mapping) (uint16, error)       { return 0, nil }
 func (noKernel) Packets() (map[portmap.Key]uint64, error)          { return nil, nil }
 func (noKernel) Verify() (string, error)                           { return "", nil }
 

@@ -98,6 +98,13 @@ func TestRestoreOdd(t *testing.T) {
 		"TCP 2056 11.0.0.0/24 0 192.168.1.2 2056 0 on UPnP 192.168.1.2 - 0 2000000 900 x no prefix by UPnP",
 		"TCP 2057 ::ffff:11.0.0.0/120 0 192.168.1.2 2057 0 on PCP 192.168.1.2 - 0 2000000 900 x mapped prefix",
 		"TCP 2058 2001:db8::/32 0 2001:db8:1::2 2058 2 on PCP 2001:db8:1::2 - 11 2000000 900 x pinholes",
+		"TCP 2060 11.0.0.9 80 192.168.1.2 2160 0 peer PCP 192.168.1.2 - 0 2000000 900 x one peer",
+		"TCP 2060 11.0.0.9 81 192.168.1.2 2160 0 peer PCP 192.168.1.2 - 0 2000000 900 x another",
+		"TCP 2060 11.0.0.9 82 192.168.1.2 2161 0 peer PCP 192.168.1.2 - 0 2000000 900 x to another port",
+		"TCP 2060 11.0.0.9 80 192.168.1.2 2160 0 peer PCP 192.168.1.2 - 0 2000000 900 x twice",
+		"TCP 2060 11.0.0.0/24 0 192.168.1.2 2160 0 on PCP 192.168.1.2 - 0 2000000 900 x around them",
+		"TCP 2060 11.0.0.7 0 192.168.1.2 2160 0 on UPnP 192.168.1.2 - 0 2000000 900 x by UPnP",
+		"TCP 2060 - 0 192.168.1.2 2160 0 on PCP 192.168.1.2 - 0 2000000 900 x for all",
 		"UDP 5351 - 0 192.168.1.2 2059 0 on UPnP 192.168.1.2 - 0 2000000 900 x our own port",
 	} {
 		text = fmt.Appendf(text, "%08x %s\n", crc32.ChecksumIEEE([]byte(l)), l)
@@ -117,6 +124,9 @@ func TestRestoreOdd(t *testing.T) {
 		{Protocol: portmap.TCP, ExternalPort: 2007},
 		{Protocol: portmap.TCP, ExternalPort: 2020},
 		{Protocol: portmap.TCP, ExternalPort: 2050, RemoteHost: netip.MustParseAddr("11.0.0.0"), RemoteBits: 24, RemotePort: 5},
+		{Protocol: portmap.TCP, ExternalPort: 2060, RemoteHost: netip.MustParseAddr("11.0.0.9"), RemotePort: 80},
+		{Protocol: portmap.TCP, ExternalPort: 2060, RemoteHost: netip.MustParseAddr("11.0.0.9"), RemotePort: 81},
+		{Protocol: portmap.TCP, ExternalPort: 2060},
 		{Protocol: portmap.TCP, ExternalPort: 2017, Pinhole: host},
 		{Protocol: portmap.UDP, ExternalPort: 2017, Pinhole: host, RemoteHost: netip.MustParseAddr("2001:db8:9::1"), RemotePort: 4000},
 		{Protocol: portmap.UDP, ExternalPort: 2018, Pinhole: host},
@@ -129,7 +139,7 @@ func TestRestoreOdd(t *testing.T) {
 	if !slices.Equal(keys, want) {
 		t.Fatalf("restored: %v", got)
 	}
-	a, b, c := got[3].ID, got[4].ID, got[5].ID
+	a, b, c := got[6].ID, got[7].ID, got[8].ID
 	if got[0].ID != 0 || a != 9 || b == 9 || b == 0 || c == 0 || b == c { // PIN-8
 		t.Errorf("IDs %d of a mapping, %d, %d and %d", got[0].ID, a, b, c)
 	}

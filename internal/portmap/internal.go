@@ -51,15 +51,22 @@ func (t *Table) mapInternal(req *Request) (by string, err error) {
 	if req.ExternalPort, req.Ports = wished, ports; err != nil {
 		return "", err
 	}
-	e := t.holder(req.clientPort(0), req.Origin, &req.Mapping)
 	if req.Peer {
-		if by, err = t.peer(req, e); !errors.Is(err, ErrNoEntry) || req.Lease == 0 {
+		if by, err = t.peer(req); !errors.Is(err, ErrNoEntry) || req.Lease == 0 {
 			return by, err
 		}
-	} else if e != nil {
+		if err = t.leave(req); err != nil {
+			return "", err
+		}
+	} else if e := t.holder(req.clientPort(0), req.Origin, &req.Mapping); e != nil {
 		return t.renew(req, e)
 	}
-	if err = t.place(req); err != nil {
+	if o := t.sibling(&req.Mapping); o != nil {
+		err = t.join(req, o)
+	} else {
+		err = t.place(req)
+	}
+	if err != nil {
 		return "", err
 	}
 	if by, err = t.policy.allow(req); err != nil {
@@ -75,11 +82,12 @@ func (m *Mapping) clientPort(i uint16) portKey {
 
 // holder finds the entry that has a client's port: one of the protocol that asks
 // before any other, and NAT-PMP's last, since PCP takes it over. A pinhole for
-// other remote hosts than those of m is no hindrance (nil: any is), a mapping that
-// forwards nothing does not help NAT-PMP.
+// other remote hosts than those of m is no hindrance (nil: any is), nor is what
+// PEER made for another peer; a mapping that forwards nothing does not help NAT-PMP.
 func (t *Table) holder(k portKey, by Origin, m *Mapping) (found *entry) {
 	for _, e := range t.ports[k] {
 		switch {
+		case e.Peer && (m == nil || by != PCP || !e.sameRemote(m)):
 		case e.Origin == by:
 			return e
 		case by == NATPMP && !e.Enabled || m != nil && e.Pinhole.IsValid() && !e.sameRemote(m):
@@ -111,15 +119,17 @@ func (t *Table) renew(req *Request, e *entry) (by string, err error) {
 	if asked.Description != "" || req.NoDescription {
 		next.Description = asked.Description
 	}
-	if next.Peer = e.Peer && asked.Peer; next.Peer != e.Peer { // SPEC PEER-1: a MAP is for all who are not filtered
-		next.NoFilter = true
-	}
+	next.Peer = asked.Peer
 	if err := next.filter(&asked); err != nil {
 		return "", err
 	}
 	by, err = t.mapLocked(&next)
-	if errors.Is(err, ErrConflict) { // where from, with a mapping by UPnP
-		err = fmt.Errorf("%w: %v", ErrNonce, err)
+	if errors.Is(err, ErrConflict) { // where from
+		why := ErrNonce
+		if e.Origin == PCP && !next.Pinhole.IsValid() { // with PEER's
+			why = ErrFilters
+		}
+		err = fmt.Errorf("%w: %v", why, err)
 	}
 	req.Mapping = e.part(&asked)
 	return by, err
@@ -263,15 +273,29 @@ func (t *Table) search(req *Request, n int) (best int, err error) {
 	return 0, fmt.Errorf("%w: no port that is permitted is free", ErrFull)
 }
 
-// LookupInternal finds the mapping of a client's port that a request by the
-// protocol would meet; ErrNoEntry when there is none.
-func (t *Table) LookupInternal(p Protocol, client netip.Addr, internal uint16, by Origin) (Mapping, error) {
+// LookupInternal finds what the protocol m.Origin would end at the client's port of
+// m, or, with m.Peer, what lets that peer in; ErrNoEntry when there is none.
+func (t *Table) LookupInternal(m *Mapping) (Mapping, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if e := t.holder(portKey{p, internal, client}, by, nil); e != nil {
-		return e.Mapping, nil
+	e := t.ending(m.clientPort(0), m.Origin)
+	if m.Peer {
+		e, _ = t.letting(m)
 	}
-	return Mapping{}, ErrNoEntry
+	if e == nil {
+		return Mapping{}, ErrNoEntry
+	}
+	return e.Mapping, nil
+}
+
+// ending finds what a request to end the mapping of a client's port is about. What
+// only PEER made PCP may not end; for NAT-PMP it is not there.
+func (t *Table) ending(k portKey, by Origin) *entry {
+	e := t.holder(k, by, nil)
+	if all := t.ports[k]; e == nil && by == PCP && len(all) > 0 {
+		e = all[0]
+	}
+	return e
 }
 
 // UnmapInternal ends the mapping of a client's port for NAT-PMP or PCP: of a
@@ -281,7 +305,7 @@ func (t *Table) LookupInternal(p Protocol, client netip.Addr, internal uint16, b
 func (t *Table) UnmapInternal(p Protocol, client netip.Addr, internal uint16, by Origin, nonce [12]byte) error {
 	t.mu.Lock()
 	defer t.unlock()
-	e := t.holder(portKey{p, internal, client}, by, nil)
+	e := t.ending(portKey{p, internal, client}, by)
 	if e == nil {
 		return ErrNoEntry
 	}

@@ -324,7 +324,7 @@ func (a *actor) unmappingInternal() {
 	case a.broken:
 		want = portmap.ErrFirewall
 	}
-	if m, err := a.w.LookupInternal(p, client, internal, by); there == nil && !errors.Is(err, portmap.ErrNoEntry) || there != nil && !slices.Contains(there, m) {
+	if m, err := a.w.LookupInternal(&portmap.Mapping{Key: portmap.Key{Protocol: p}, Client: client, InternalPort: internal, Origin: by}); there == nil && !errors.Is(err, portmap.ErrNoEntry) || there != nil && !slices.Contains(there, m) {
 		a.t.Fatalf("LookupInternal: %+v, %v, want one of %+v", m, err, there)
 	}
 	err := a.w.UnmapInternal(p, client, internal, by, nonce)

@@ -111,8 +111,10 @@ type Mapping struct {
 	// ExternalPort and InternalPort on, with one lease. 0: one port.
 	Ports uint16
 	// Peer: PCP's PEER made it, for the one remote peer that Key names (SPEC
-	// PEER-1). A MAP cannot delete it, but takes it over, with its own filter or none.
-	// Not every filter for one peer is PEER's: one of a MAP must outlive its renewal.
+	// PEER-1). A MAP cannot delete it; one with a filter for the same peer takes it
+	// over. It shares its external port with others by PCP for the same port of the
+	// client. Not every filter for one peer is PEER's: one of a MAP must outlive its
+	// renewal.
 	Peer bool
 }
 
@@ -228,6 +230,9 @@ type Firewall interface {
 	// Packets counts what each mapping has redirected: NAT sees the first
 	// packet of a connection.
 	Packets() (map[Key]uint64, error)
+	// SourcePort gives the external port that the connection of m's client to m's one
+	// remote peer leaves from, if there is one already; 0: there is none.
+	SourcePort(m *Mapping) (uint16, error)
 	// Verify says in words how the kernel differs from what it was last told,
 	// "" when it does not. It changes nothing.
 	Verify() (string, error)

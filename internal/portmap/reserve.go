@@ -89,7 +89,7 @@ func (t *Table) free(protocol Protocol, port uint16) error {
 // port. The owner of a nonce must not lose it, nor share the port with what has
 // none. Pinholes only differ in where from.
 func (m *Mapping) excludes(o *Mapping) bool {
-	return (m.Origin == PCP || o.Origin == PCP) && (!m.Pinhole.IsValid() || m.sameRemote(o))
+	return (m.Origin == PCP || o.Origin == PCP) && (!m.Pinhole.IsValid() && !m.beside(o) || m.sameRemote(o))
 }
 
 func (m *Mapping) sameRemote(o *Mapping) bool {

@@ -59,7 +59,7 @@ func TestUnmapInternal(t *testing.T) {
 			if tt.internal == 0 {
 				tt.internal = 5000
 			}
-			there, errThere := w.LookupInternal(portmap.TCP, tt.client, tt.internal, tt.by)
+			there, errThere := w.LookupInternal(&portmap.Mapping{Key: portmap.Key{Protocol: portmap.TCP}, Client: tt.client, InternalPort: tt.internal, Origin: tt.by})
 			if none := errors.Is(errThere, portmap.ErrNoEntry); none != errors.Is(tt.err, portmap.ErrNoEntry) || !none && !slices.Contains(before, there) {
 				t.Errorf("LookupInternal: %+v, %v", there, errThere)
 			}

@@ -39,12 +39,13 @@ type Firewall struct {
 	refuse   map[int]bool // calls to refuse, by number
 	broken   bool
 	closed   bool
+	leaves   map[netip.AddrPort]map[netip.AddrPort]uint16
 	lost     bool // since the last Sync: what Change finds is no fault of the caller
 }
 
 // New makes an empty Firewall that reports misuse to t.
 func New(t testing.TB) *Firewall {
-	return &Firewall{t: t, mappings: map[portmap.Key]portmap.Mapping{}, refuse: map[int]bool{}}
+	return &Firewall{t: t, mappings: map[portmap.Key]portmap.Mapping{}, refuse: map[int]bool{}, leaves: map[netip.AddrPort]map[netip.AddrPort]uint16{}}
 }
 
 // Change is portmap.Firewall's.
@@ -127,6 +128,30 @@ func (f *Firewall) Packets() (map[portmap.Key]uint64, error) {
 		all[k] = uint64(k.ExternalPort)
 	}
 	return all, nil
+}
+
+// SourcePort is portmap.Firewall's: what Leaves said.
+func (f *Firewall) SourcePort(m *portmap.Mapping) (uint16, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return 0, f.misuse("a call after Close")
+	}
+	if f.broken {
+		return 0, ErrRefused
+	}
+	return f.leaves[netip.AddrPortFrom(m.Client, m.InternalPort)][netip.AddrPortFrom(m.RemoteHost, m.RemotePort)], nil
+}
+
+// Leaves says that there is a connection from a client to a peer, and which
+// external port it leaves from.
+func (f *Firewall) Leaves(client, peer netip.AddrPort, port uint16) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.leaves[client] == nil {
+		f.leaves[client] = map[netip.AddrPort]uint16{}
+	}
+	f.leaves[client][peer] = port
 }
 
 // Verify is portmap.Firewall's. It sees what Lose has done.
