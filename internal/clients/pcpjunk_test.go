@@ -147,7 +147,10 @@ func (s *junkSource) read(c *net.UDPConn, n int) {
 		s.replies++
 		switch {
 		case b[0] == 2 && (b[1] == 0x81 || b[1] == 0x82) && b[3] == 0 && got >= 60 && binary.BigEndian.Uint32(b[4:]) > 0:
-			place := fmt.Sprint(b[36], binary.BigEndian.Uint16(b[40:]))
+			place := fmt.Sprint(b[36], " ", binary.BigEndian.Uint16(b[40:]))
+			if b[1] == 0x82 && got >= 80 { // the one peer
+				place += fmt.Sprint(" ", netip.AddrFrom16([16]byte(b[64:])).Unmap(), " ", binary.BigEndian.Uint16(b[60:]))
+			}
 			s.granted[place] = append(s.granted[place], [12]byte(b[24:]))
 		case b[0] == 0 && b[1] > 0x80 && b[3] == 0:
 			s.pmp = true
@@ -233,6 +236,25 @@ func (s *junkSource) option() []byte {
 	return option(byte(s.rand.IntN(256)), make([]byte, s.rand.IntN(20))...)
 }
 
+// giveBack ends the mappings of a place that were made by the nonces. What PEER made
+// is taken over by a MAP first.
+func (s *junkSource) giveBack(place string, nonces [][12]byte) {
+	var a ask
+	var peer string
+	var port uint16
+	if n, _ := fmt.Sscan(place, &a.proto, &a.internal, &peer, &port); n == 4 {
+		host := netip.MustParseAddr(peer)
+		a.options = filterOption(netip.PrefixFrom(host, host.BitLen()).String(), port)
+	}
+	slices.SortFunc(nonces, func(a, b [12]byte) int { return slices.Compare(a[:], b[:]) })
+	for _, s.nonce = range slices.Compact(nonces) {
+		if a.lifetime = 600; a.options != nil {
+			s.try(a)
+		}
+		s.try(ask{proto: a.proto, internal: a.internal})
+	}
+}
+
 // returned gives back what was granted: whatever else there is, was not.
 func (h *house) returned(sources [2][]*junkSource) {
 	h.t.Helper()
@@ -240,14 +262,11 @@ func (h *house) returned(sources [2][]*junkSource) {
 	for family, all := range sources {
 		for _, s := range all {
 			s.mu.Lock()
-			for place, nonces := range s.granted {
-				var proto byte
-				var port uint16
-				fmt.Sscan(place, &proto, &port)
-				slices.SortFunc(nonces, func(a, b [12]byte) int { return slices.Compare(a[:], b[:]) })
-				for _, s.nonce = range slices.Compact(nonces) {
-					s.try(ask{lifetime: 600, proto: proto, internal: port}) // takes over what PEER made
-					s.try(ask{proto: proto, internal: port})
+			for _, byPEER := range []bool{false, true} { // a MAP could be in the way of the second
+				for place, nonces := range s.granted {
+					if strings.Count(place, " ") > 1 == byPEER {
+						s.giveBack(place, nonces)
+					}
 				}
 			}
 			s.mu.Unlock()

@@ -63,6 +63,10 @@ func TestPEER(t *testing.T) {
 		wide.Key, wide.Peer = portmap.Key{Protocol: portmap.UDP, ExternalPort: 18081}, false
 		on(t, l, func() error { return f.Change(all[1:], &wide) })
 		until(t, "widened, another host gets in", func() bool { return waits.got(otherHost, "11.0.0.2:18081", "i") == "11.0.0.9:4000" })
+		on(t, l, func() error { return f.Change(append(all[:1:1], wide), nil) })
+		until(t, "the end of a mapping", func() bool { return waits.got(otherHost, "11.0.0.2:18081", "j") == "" })
+		expect("what the client began goes on", far.got(asks, "11.0.0.1:4000", "k"), "11.0.0.2:18080")
+		expect("both ways", asks.got(far, "11.0.0.2:18080", "l"), "11.0.0.1:4000")
 		on(t, l, f.Close)
 	})
 }
