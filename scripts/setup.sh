@@ -17,6 +17,7 @@ packages=(
 	util-linux wget busybox systemd             # the router's shell, and units
 	miniupnpc python3-miniupnpc gupnp-tools natpmpc # control points
 	python3-gi gir1.2-gupnp-1.6                 # and one that the tests write
+	python3-libtorrent                          # what home users ask with
 	qemu-system-mips debian-archive-keyring     # the router in a box
 )
 # User-mode emulation, for the mips binaries. Distributions moved it from the
