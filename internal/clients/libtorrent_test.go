@@ -19,6 +19,9 @@ import (
 // torrentPort is where libtorrent listens if nobody tells it another one.
 const torrentPort = 6881
 
+// onlyFour is the setting of a session that leaves IPv6 alone.
+const onlyFour = "listen_interfaces=" + lab.LAN1Addr + ":6881"
+
 // torrent is testdata/torrent.py at work on a LAN host: a session of libtorrent, which
 // is what qBittorrent and Deluge ask the router with.
 type torrent struct {
