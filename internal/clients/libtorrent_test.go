@@ -109,24 +109,36 @@ func (s *torrent) says(n int, begin string, parts ...string) {
 	until(s.t, strconv.Itoa(n)+" lines of libtorrent: "+begin+" "+strings.Join(parts, " "), func() bool { return s.said(begin, parts...) >= n })
 }
 
-// lists checks what upnpctl list shows, as PROTO EXTERNAL CLIENT INTERNAL BY, and that
-// the kernel has the ports of lan1, or none.
-func (h *house) lists(when string, want ...string) {
+// rows are what upnpctl list shows, as PROTO EXTERNAL CLIENT INTERNAL BY.
+func (h *house) rows() (all []string) {
 	h.t.Helper()
-	got := []string{}
 	for _, line := range strings.Split(upnpctl(h.t, h.Lab, "list"), "\n") {
 		if w := strings.Fields(line); len(w) > 6 && w[0] != "PROTO" {
-			got = append(got, strings.Join([]string{w[0], w[1], w[3], w[4], w[6]}, " "))
+			all = append(all, strings.Join([]string{w[0], w[1], w[3], w[4], w[6]}, " "))
 		}
 	}
-	slices.Sort(got)
+	slices.Sort(all)
+	return all
+}
+
+// lists waits until there are these rows: libtorrent ends without the answer to its
+// last requests. The kernel has something of lan1 then if there is a row of it.
+func (h *house) lists(when string, want ...string) {
+	h.t.Helper()
 	slices.Sort(want)
+	got := h.rows()
+	for end := time.Now().Add(patience); !slices.Equal(got, want) && time.Now().Before(end); got = h.rows() {
+		time.Sleep(5 * time.Millisecond)
+	}
 	if !slices.Equal(got, want) {
 		h.t.Errorf("%s: upnpctl lists %q, want %q", when, got, want)
 	}
 	kernel := h.Router.Run(h.t, "nft", "list", "table", "inet", "upnpd")
-	if got := strings.Contains(kernel, lab.LAN1Addr) || strings.Contains(kernel, lab.LAN1Addr6); got != (len(want) > 0) {
-		h.t.Errorf("%s: the kernel has something of lan1: %v\n%s", when, got, kernel)
+	has := func(text string) bool {
+		return strings.Contains(text, lab.LAN1Addr) || strings.Contains(text, lab.LAN1Addr6)
+	}
+	if has(kernel) != slices.ContainsFunc(want, has) {
+		h.t.Errorf("%s: with %q the kernel has\n%s", when, want, kernel)
 	}
 }
 
