@@ -2,6 +2,8 @@ package clients
 
 import (
 	"fmt"
+	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -75,6 +77,12 @@ func TestTorrentAllWays(t *testing.T) {
 	}
 	h.peers("mapped", lab.WANAddr, true)
 	h.peers("a pinhole", lab.LAN1Addr6, true)
+	other := net.JoinHostPort(lab.WANAddr, strconv.Itoa(s.port("mapped 0 upnp tcp ")))
+	c, err := h.Internet.Dial("tcp", other, pinPatience)
+	if err != nil {
+		t.Fatalf("a peer at the port by UPnP: %v", err)
+	}
+	c.Close()
 	s.end()
 	h.lists("the session is over")
 }
