@@ -17,7 +17,7 @@ func (s *Server) pcp(p []byte, packet *sock.Packet) []byte {
 	switch {
 	case len(p) < headerLen: // PCP-3
 		return nil
-	case len(p) > maxMessage, len(p)%4 != 0: // PCP-4
+	case len(p) > maxMessage, len(p)%4 != 0, len(p) < least(p[1]): // PCP-4
 		err = malformedRequest
 	case addrAt(p, 8) != q.From: // PCP-5
 		err = addressMismatch

@@ -51,6 +51,8 @@ func TestPCPLayout(t *testing.T) {
 		{"PCP-5 another's address", "02 00 0000 00000000" + ours, "02 80 00 0c 00000708 00000010" + zero12},
 		{"PCP-4 25 bytes, and the end of the address stays", "02 00 0000 00000000" + annHex + "ff",
 			"02 80 00 03 00000708 00000010" + annHex[8:] + "ff000000"},
+		{"PCP-4 before PCP-5", "02 01 0000 00000e10" + ours + nonceX + "06 000000 1388 1770" + zeroes[:24],
+			"02 81 00 03 00000708 00000010" + ours[8:] + nonceX + "06 000000 1388 1770" + zeroes[:24]},
 		{"PCP-4 MAP of 56 bytes", "02 01 0000 00000e10" + annHex + nonceX + "06 000000 1388 1770" + zeroes[:24],
 			"02 81 00 03 00000708 00000010" + annHex[8:] + nonceX + "06 000000 1388 1770" + zeroes[:24]},
 		{"PCP-3 23 bytes", "02 00 0000 00000000" + annHex[:30], ""},

@@ -91,17 +91,23 @@ type request struct {
 	filtered, described bool // FILTER, DESCRIPTION came
 }
 
+// least is how long a request with the opcode is without options.
+func least(op byte) int {
+	switch op {
+	case opMap:
+		return mapLen
+	case opPeer:
+		return peerLen
+	}
+	return headerLen
+}
+
 // parseMap reads a MAP request (RFC 6887, section 11.1) of the host From, or the
-// same of a PEER request.
+// same of a PEER request, that is not too short.
 func (q *request) parseMap() result {
 	p := q.packet
-	q.Peer = p[1] == opPeer
-	if q.size = mapLen; q.Peer {
-		q.size = peerLen
-	}
-	if len(p) < q.size { // PCP-4
-		return malformedRequest
-	}
+	op := p[1] &^ response // news reads our own
+	q.Peer, q.size = op == opPeer, least(op)
 	q.lifetime = binary.BigEndian.Uint32(p[4:])
 	q.Client, q.Origin = q.From, portmap.PCP
 	q.Nonce = [12]byte(p[24:])

@@ -4,6 +4,7 @@ package pcp
 
 import (
 	"bytes"
+	"encoding/binary"
 	"net/netip"
 	"testing"
 	"testing/synctest"
@@ -18,6 +19,7 @@ func TestUpdatesPEER(t *testing.T) {
 		time.Sleep(time.Hour)
 		m := wish{lifetime: 600, nonce: 1, protocol: 6, internal: 5000, external: 6000, address: uplink}
 		asked := [][]byte{m.peerOf(ann, far), m.of(bob), m.peerOf(ann, far2)}
+		binary.BigEndian.PutUint32(asked[2][4:], 700)
 		r.request(asked[0], ann, router)
 		r.request(asked[2], ann, router)
 		r.request(asked[1], bob, router)

@@ -42,7 +42,7 @@ func TestRefusalLog(t *testing.T) {
 		w.Map(ask(ann, 5000))
 	}
 	const line = "refused 192.168.1.10: map TCP port 5000 to 192.168.1.10 port 5000: " +
-		"held by another host: 192.168.1.11 has TCP port 5000 for another 3600 s"
+		"held already: 192.168.1.11 has TCP port 5000 by UPnP for another 3600 s"
 	if len(w.log) != 10 || w.log[0] != line || w.log[9] != line {
 		t.Errorf("%d lines, want 10 of %q: %q", len(w.log), line, w.log)
 	}

@@ -244,7 +244,7 @@ var (
 	ErrNotLANHost    = errors.New("not a host on a served LAN")
 	ErrNotAuthorized = errors.New("not authorized")
 	ErrDenied        = errors.New("denied by the rules")
-	ErrConflict      = errors.New("held by another host")
+	ErrConflict      = errors.New("held already")
 	ErrInUse         = errors.New("in use by the router itself")
 	ErrFull          = errors.New("too many mappings")
 	ErrNoEntry       = errors.New("no such mapping")

@@ -205,8 +205,8 @@ func (t *Table) conflict(req *Request) (*entry, error) {
 				if e.Origin == NATPMP || e.Origin == PCP {
 					err = ErrOtherMechanism
 				}
-				return nil, fmt.Errorf("%w: %v has %s for another %v s", err,
-					e.Client, e.external(), t.seconds(&e.Mapping))
+				return nil, fmt.Errorf("%w: %v has %s by %v for another %v s", err,
+					e.Client, e.external(), e.Origin, t.seconds(&e.Mapping))
 			}
 		}
 	}
