@@ -75,6 +75,7 @@ type routing interface {
 	Resolve(netip.Addr) error
 	RouteDevice(netip.Addr) (string, error)
 	SameHost(a, b netip.Addr) bool
+	SameLAN(to, from netip.Addr) bool
 }
 
 // firewallBackend is a portmap.Firewall that is put into the kernel and taken
@@ -152,7 +153,7 @@ func run(ctx context.Context, cfg *config.Config, o Options, sys system) (err er
 	d.keeper = portmap.NewKeeper(func() []portmap.Mapping { return d.table.List() }, d.Log.Warnf)
 	d.table = portmap.New(portmap.Config{
 		Firewall: d.fw, Policy: cfg.Policy, Now: portmap.BootTime, InUse: sys.inUse, Logf: d.Log.Infof,
-		Decided: d.journal.Record, Changed: d.changed, SameHost: d.sameHost,
+		Decided: d.journal.Record, Changed: d.changed, SameHost: d.sameHost, SameLAN: d.sameLAN,
 		Flushed: func() {
 			select {
 			case d.flushed <- struct{}{}:
@@ -183,6 +184,12 @@ func (d *daemon) changed() {
 func (d *daemon) sameHost(a, b netip.Addr) bool {
 	g := d.now.Load()
 	return g != nil && g.devices.SameHost(a, b)
+}
+
+// sameLAN tells whether an address is a host's on a LAN of from.
+func (d *daemon) sameLAN(to, from netip.Addr) bool {
+	g := d.now.Load()
+	return g != nil && g.devices.SameLAN(to, from)
 }
 
 // decisions is how many the daemon remembers.

@@ -71,6 +71,7 @@ func (u *playedDevices) Resolve(netip.Addr) error { return nil }
 
 func (u *playedDevices) RouteDevice(netip.Addr) (string, error) { return "wan0", nil }
 func (u *playedDevices) SameHost(a, b netip.Addr) bool          { return false }
+func (u *playedDevices) SameLAN(to, from netip.Addr) bool       { return to != from }
 
 func (u *playedDevices) Run(ctx context.Context, changed func(wan.State)) error {
 	for {

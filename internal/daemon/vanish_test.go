@@ -91,6 +91,7 @@ func (v *vanishing) Resolve(a netip.Addr) error {
 
 func (v *vanishing) RouteDevice(netip.Addr) (string, error) { return "", nil }
 func (v *vanishing) SameHost(a, b netip.Addr) bool          { return false }
+func (v *vanishing) SameLAN(to, from netip.Addr) bool       { return to != from }
 
 // set changes what is played.
 func (v *vanishing) set(change func()) {

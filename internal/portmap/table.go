@@ -22,6 +22,9 @@ type Config struct {
 	// SameHost reports whether two on-link addresses are one host's (SPEC PIN-9).
 	// It may take a second, and may call the Table; nil: never.
 	SameHost func(a, b netip.Addr) bool
+	// SameLAN reports whether an address is a host's on a LAN of from. It is asked
+	// where the policy is not Secure, and must not call the Table; nil: always.
+	SameLAN func(to, from netip.Addr) bool
 	// Decided is told each Decision, and must not call the Table; nil: nobody.
 	Decided func(Decision)
 	// Changed is called after mappings were made, renewed or ended; nil:
@@ -40,6 +43,7 @@ type Table struct {
 	inUse    func(Protocol, uint16) (bool, error)
 	logf     func(string, ...any)
 	sameHost func(a, b netip.Addr) bool
+	sameLAN  func(to, from netip.Addr) bool
 	decided  func(Decision)
 	observer func()
 	flushed  func()
@@ -88,7 +92,7 @@ type portKey struct {
 func New(c Config) *Table {
 	return &Table{
 		fw: c.Firewall, policy: c.Policy, now: c.Now, inUse: c.InUse, logf: c.Logf,
-		sameHost: c.SameHost, decided: c.Decided, observer: c.Changed, flushed: c.Flushed,
+		sameHost: c.SameHost, sameLAN: c.SameLAN, decided: c.Decided, observer: c.Changed, flushed: c.Flushed,
 		wake:      make(chan struct{}, 1),
 		ports:     map[portKey][]*entry{},
 		held:      map[heldPort]hold{},
@@ -141,6 +145,9 @@ func (t *Table) answer(req *Request, what, by string, err error) (Mapping, error
 func (t *Table) mapLocked(req *Request) (by string, err error) {
 	if by, err = t.policy.permit(t.network, req); err != nil {
 		return "", err
+	}
+	if !req.vouched && t.apart(req.Client, req.From) {
+		return "", fmt.Errorf("%w: %v is none on the LAN of %v", ErrNotLANHost, req.Client, req.From)
 	}
 	old, err := t.conflict(req)
 	if err == nil && old == nil {
@@ -236,10 +243,16 @@ func (t *Table) owns(e *entry, from netip.Addr, vouched bool) error {
 	if e == nil {
 		return ErrNoEntry
 	}
-	if t.policy.Secure && e.Client != from && !vouched {
+	if e.Client != from && !vouched && (t.policy.Secure || t.apart(e.Client, from)) {
 		return fmt.Errorf("%w: it belongs to %v", ErrNotAuthorized, e.Client)
 	}
 	return nil
+}
+
+// apart reports whether two addresses are not on one LAN, or client is the router's.
+// Without Secure a host speaks for its LAN, and for no other.
+func (t *Table) apart(client, from netip.Addr) bool {
+	return client != from && t.sameLAN != nil && !t.sameLAN(client, from)
 }
 
 // unmapLocked ends the mapping unless err says why not, and tells what became of

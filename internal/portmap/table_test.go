@@ -144,6 +144,31 @@ func TestNumbering(t *testing.T) {
 	}
 }
 
+// TestApart: without secure a host speaks for the hosts of its own LAN, and not for
+// others (issue 8, point 2).
+func TestApart(t *testing.T) {
+	w := newWorld(t, func(c *portmap.Config) {
+		c.Policy.Secure, c.SameLAN = false, func(to, from netip.Addr) bool { return to == ann && from == bob }
+	})
+	forBob := ask(bob, 5000)
+	forBob.From = ann
+	w.refused(forBob, portmap.ErrNotLANHost)
+	if _, err := w.MapAny(forBob); !errors.Is(err, portmap.ErrNotLANHost) {
+		t.Errorf("MapAny: %v", err)
+	}
+	w.mustMap(ask(bob, 5000))
+	if err := w.Unmap(forBob.Key, ann); !errors.Is(err, portmap.ErrNotAuthorized) || w.Len() != 1 {
+		t.Errorf("ann deletes bob's: %v", err)
+	}
+	forAnn := ask(ann, 5001)
+	forAnn.From = bob
+	w.mustMap(forAnn)
+	if err := w.Unmap(forAnn.Key, bob); err != nil {
+		t.Errorf("bob deletes ann's: %v", err)
+	}
+	w.checkKernel()
+}
+
 // TestOwner: with secure, a host maps, changes and deletes only its own
 // (DESIGN "Secure by default").
 func TestOwner(t *testing.T) {

@@ -318,6 +318,38 @@ func TestRouteDevice(t *testing.T) {
 	}
 }
 
+// Issue 8, point 2: who may ask for whom without `secure`.
+func TestSameLAN(t *testing.T) {
+	h, _ := followHome6(t)
+	h.router("link add other0 type bridge", "link set other0 up", "addr add 192.168.77.254/32 dev other0", "route add 192.168.77.253/32 dev other0",
+		"addr add 2001:db8:77::fe/128 dev other0 nodad")
+	same := func(to, from string) (same bool) {
+		t.Helper()
+		if err := h.Router.Do(func() error { same = h.f.SameLAN(netip.MustParseAddr(to), netip.MustParseAddr(from)); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		return same
+	}
+	for _, to := range []string{lab.LAN2Addr, "192.168.77.99", gua2} {
+		for _, from := range []string{lab.LAN1Addr, gua1} {
+			if !same(to, from) {
+				t.Errorf("%s is on the LAN of %s", to, from)
+			}
+		}
+	}
+	for _, to := range []string{"192.168.77.254", "192.168.77.253", "2001:db8:77::fe", lab.RouterLANAddr, lab.WANAddr, lab.InternetAddr, "2001:db8:99::1"} {
+		if same(to, lab.LAN1Addr) {
+			t.Errorf("%s is no host on the LAN", to)
+		}
+	}
+	if err := h.f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if same(lab.LAN2Addr, lab.LAN1Addr) {
+		t.Error("after Close: true")
+	}
+}
+
 func TestParseRoute(t *testing.T) {
 	head := make([]byte, unix.SizeofRtMsg)
 	oif := withAttrs(t, slices.Clone(head), attrs{{Type: unix.RTA_OIF, Data: nlenc.Uint32Bytes(7)}})

@@ -19,6 +19,9 @@ func (f *Follower) RouteDevice(to netip.Addr) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if !to.Is4() {
+		return "", fmt.Errorf("read route to %s: not an IPv4 address", to)
+	}
 	name := ""
 	index, err := readRoute(c, to)
 	if err == nil && index != 0 {
@@ -34,13 +37,27 @@ func (f *Follower) RouteDevice(to netip.Addr) (string, error) {
 	return name, nil
 }
 
+// SameLAN reports whether to is a host of a LAN that from is on, too, and not the
+// router itself, whichever of its devices has the address: the kernel would send to it
+// by the device of that LAN. A link-local address needs the LAN device as its zone.
+// After any error the answer is false.
+func (f *Follower) SameLAN(to, from netip.Addr) bool {
+	index := f.State().together(to, from)
+	c, _, err := f.requests()
+	if err != nil || index == 0 {
+		return false
+	}
+	route, err := readRoute(c, to)
+	return err == nil && route == index
+}
+
 // readRoute returns the index of the device; 0: no way.
 func readRoute(c *netlink.Conn, to netip.Addr) (int, error) {
-	if !to.Is4() {
-		return 0, errors.New("not an IPv4 address")
-	}
 	head := make([]byte, unix.SizeofRtMsg)
-	head[0], head[1] = unix.AF_INET, 32 // the family, the length of the destination
+	head[0], head[1] = unix.AF_INET, byte(to.BitLen()) // the family, the length of the destination
+	if to.Is6() {
+		head[0] = unix.AF_INET6
+	}
 	replies, err := ask(c, unix.RTM_GETROUTE, 0, head, to)
 	for _, refused := range []error{unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EACCES, unix.EINVAL} {
 		if errors.Is(err, refused) { // the last two: prohibit and blackhole
