@@ -2,11 +2,8 @@ package clients
 
 import (
 	"fmt"
-	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -105,88 +102,6 @@ func TestNoIPv6(t *testing.T) {
 		w.wantIn("yes again", false, false)
 		w.stop()
 	})
-}
-
-// draws sends searches to the addresses, and gives who answers: the first, or all
-// that do in the time for which MX 1 and a slow network ask.
-func (p *pinPoint) draws(first bool, tos ...string) (from []string) {
-	p.t.Helper()
-	c, err := p.h.ListenUDP(netip.AddrPortFrom(p.from.WithZone(p.scope(p.from)), 0).String())
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	defer c.Close()
-	for _, to := range tos {
-		a := netip.MustParseAddr(to)
-		for _, target := range []string{"ssdp:all", "upnp:rootdevice", pinService} {
-			msg := "M-SEARCH * HTTP/1.1\r\nHOST: [FF02::C]:1900\r\nMAN: \"ssdp:discover\"\r\nMX: 1\r\nST: " + target + "\r\n\r\n"
-			if _, err := c.WriteToUDPAddrPort([]byte(msg), netip.AddrPortFrom(a.WithZone(p.scope(a)), 1900)); err != nil {
-				p.t.Fatalf("to %s: %v", to, err)
-			}
-		}
-	}
-	c.SetReadDeadline(time.Now().Add(1300 * time.Millisecond))
-	for buf := make([]byte, 1500); ; {
-		_, answers, err := c.ReadFromUDPAddrPort(buf)
-		if err != nil {
-			return from
-		}
-		if from = append(from, answers.String()); first {
-			return from
-		}
-	}
-}
-
-// TestNothingOnWAN6: nothing answers the internet by IPv6, whatever it asks (SPEC
-// SSDP-8, SSDP-51, HTTP-13).
-func TestNothingOnWAN6(t *testing.T) {
-	w := raisePin(t, "iptables-legacy")
-	w.Router.Run(t, "ip6tables-legacy", "-P", "FORWARD", "ACCEPT") // even so
-	w.Internet.Run(t, "ip", "route", "add", "default", "via", lab.WANAddr6)
-	heard, inside := w.hear(w.Internet), w.hear(w.LAN1)
-	w.start()
-	lan, link := w.point(w.LAN1, lab.LAN1Addr6), w.unpointed(w.LAN1, pinLinkLocal(t, w.LAN1, lab.HostDev))
-	far, near := w.unpointed(w.Internet, lab.InternetAddr6), w.unpointed(w.Internet, pinLinkLocal(t, w.Internet, lab.HostDev))
-	port := regexp.MustCompile(`\]:(\d+)/`).FindStringSubmatch(lan.location)[1]
-	connects := func(p *pinPoint, to string) bool {
-		c, err := p.dial("tcp", net.JoinHostPort(to, port))
-		if err == nil {
-			c.Close()
-		}
-		return err == nil
-	}
-	lanLink, wanLink := pinLinkLocal(t, w.Router, lab.LANDev), pinLinkLocal(t, w.Router, lab.WANDev)
-
-	// From the LAN all of it is there.
-	for p, tos := range map[*pinPoint][]string{lan: {lab.RouterLANAddr6, "ff05::c"}, link: {lanLink, "ff02::c"}} {
-		for _, to := range tos {
-			if p.draws(true, to) == nil {
-				t.Errorf("%s does not answer %v", to, p.from)
-			}
-		}
-		if !connects(p, tos[0]) {
-			t.Errorf("%s port %s does not serve %v", tos[0], port, p.from)
-		}
-	}
-	inside.until(t, "NTS: ssdp:alive")
-
-	for p, tos := range map[*pinPoint][]string{far: {lab.WANAddr6, lab.RouterLANAddr6, lab.RouterULA}, near: {wanLink}} {
-		for _, to := range tos {
-			if connects(p, to) {
-				t.Errorf("%s port %s accepts %v", to, port, p.from)
-			}
-		}
-		if from := p.draws(false, append(tos, "ff02::c", "ff05::c")...); from != nil {
-			t.Errorf("port 1900 answers %v from %q", p.from, from)
-		}
-	}
-	w.daemon.Stop(t)
-	inside.until(t, "NTS: ssdp:byebye")
-	for len(heard) > 0 {
-		if msg := <-heard; !strings.HasPrefix(msg, "M-SEARCH ") { // its own
-			t.Errorf("heard on the internet: %q", msg)
-		}
-	}
 }
 
 // TestFlushedPinholes: what somebody flushes comes back: with nftables by itself

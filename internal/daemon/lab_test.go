@@ -263,30 +263,3 @@ func TestRemoteHost(t *testing.T) {
 		})
 	}
 }
-
-// TestNothingOnWAN: no answer of any kind on the WAN side (SPEC SSDP-8, HTTP-13).
-func TestNothingOnWAN(t *testing.T) {
-	w := startInLab(t, "iptables-legacy")
-	w.Internet.Run(t, "ip", "route", "add", lab.LANPrefix, "via", lab.WANAddr)
-	w.Router.Run(t, "iptables-legacy", "-P", "FORWARD", "ACCEPT") // even so
-	_, port, err := net.SplitHostPort(strings.Split(w.Client(1).Control, "/")[2])
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, addr := range []string{lab.WANAddr, lab.RouterLANAddr} {
-		if c, err := w.Internet.Dial("tcp4", addr+":"+port, time.Second); err == nil {
-			c.Close()
-			t.Errorf("%s:%s accepts a connection from the internet", addr, port)
-		}
-		c, err := w.Internet.Dial("udp4", addr+":1900", time.Second)
-		if err != nil {
-			t.Fatal(err)
-		}
-		fmt.Fprint(c, "M-SEARCH * HTTP/1.1\r\nHOST: 239.255.255.250:1900\r\nMAN: \"ssdp:discover\"\r\nMX: 1\r\nST: ssdp:all\r\n\r\n")
-		c.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
-		if n, err := c.Read(make([]byte, 1500)); err == nil {
-			t.Errorf("%s:1900 answers the internet with %d bytes", addr, n)
-		}
-		c.Close()
-	}
-}

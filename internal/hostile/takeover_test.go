@@ -131,8 +131,7 @@ func byVersion2(p *peer) (all []attack) {
 	any := func(client string, want string) {
 		all = append(all, attack{"AddAnyPortMapping of the victim's port for " + client, func() string {
 			port, c := p.add(wanip2, "AddAnyPortMapping", wish{external: byUPnP, client: client})
-			if c == 0 && port != byUPnP {
-				c = p.remove(wanip2, "TCP", port, "")
+			if c == 0 && port != byUPnP && p.remove(wanip2, "TCP", port, "") == 0 {
 				return "another port"
 			}
 			return fmt.Sprint("port ", port, ", ", code(c))
