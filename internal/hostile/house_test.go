@@ -2,6 +2,7 @@ package hostile
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +12,16 @@ import (
 
 	"github.com/linux-igd/upnpd/internal/lab"
 )
+
+// TestMain lets more labs wait beside each other than there are processors: most of the
+// time nothing is to happen in them.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
 
 // patience bounds every wait for something that must happen.
 const patience = 10 * time.Second

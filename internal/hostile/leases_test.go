@@ -17,6 +17,7 @@ var lease = regexp.MustCompile(`"lease":\d+`)
 // TestLeaseInjection: miniupnpd 38a9963: the end of a line in a description made
 // another line of the lease file, which the next run believed.
 func TestLeaseInjection(t *testing.T) {
+	t.Parallel()
 	h := enter(t).begin()
 	p := h.peer(h.LAN2, lab.LAN2Addr).find()
 	if _, code := p.add(wanip1, "AddPortMapping", wish{external: 30000, internal: 8080}); code != 0 {

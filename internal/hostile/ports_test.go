@@ -12,6 +12,7 @@ import (
 // protocol, whatever the family and the address of the socket (issue 8, point 2;
 // miniupnpd missed dual-stack sockets).
 func TestRouterPorts(t *testing.T) {
+	t.Parallel()
 	h := enter(t, "max_mappings_per_client = 1000")
 	tcp, udp := []uint16{port}, []uint16{1900, 5350, 5351}
 	for i, addr := range []string{"0.0.0.0", "::", lab.WANAddr, lab.RouterLANAddr, lab.WANAddr6, lab.RouterLANAddr6, "127.0.0.1", "::1"} {

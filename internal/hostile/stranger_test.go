@@ -19,6 +19,7 @@ import (
 // (GENA-13): of all that the router sends by any device, the only SYN is for the host
 // that subscribed with its own address.
 func TestCallStranger(t *testing.T) {
+	t.Parallel()
 	h := enter(t).guests().begin()
 	p := h.peer(h.LAN1, lab.LAN1Addr).find()
 	six := h.peer(h.LAN1, lab.LAN1Addr6).find()

@@ -21,6 +21,7 @@ type attack struct {
 // takes over, deletes or sees more of what another has than the standard allows, by
 // any protocol, option, range, nonce or name (issue 8, point 2).
 func TestTakeover(t *testing.T) {
+	t.Parallel()
 	h := enter(t, "max_mappings_per_client = 60").begin()
 	v := h.settleDown()
 	thief, thief6 := h.peer(h.LAN2, lab.LAN2Addr).find(), h.peer(h.LAN2, lab.LAN2Addr6).find()

@@ -20,6 +20,7 @@ const (
 // hung miniupnpd: whoever asks for what is no host of his own LAN gets nothing, with
 // secure = no, too, and the kernel never hears of it (issue 8, point 2).
 func TestTargets(t *testing.T) {
+	t.Parallel()
 	for _, secure := range []string{"yes", "no"} {
 		t.Run("secure = "+secure, func(t *testing.T) {
 			t.Parallel()

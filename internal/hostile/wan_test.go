@@ -20,6 +20,7 @@ import (
 // LAN, and whoever it says it is, it meets what it meets at a port that nobody has,
 // and what it meets when there is no daemon (issue 8, point 1).
 func TestWANSilence(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name         string
 		guests, open bool
