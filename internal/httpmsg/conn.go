@@ -75,7 +75,9 @@ func (c *conn) await(n int) bool {
 }
 
 // refuse answers a request that could not be read, if the client is there to
-// hear it. req is what is known of it.
+// hear it. req is what is known of it. SERVER is left out: a web page that came
+// here by a name of its own (DNS rebinding) may read the answer, and would
+// learn which system this is.
 func (c *conn) refuse(req *Request, err error) {
 	r, ours := err.(*refusal) // which nothing wraps
 	if errors.Is(err, os.ErrDeadlineExceeded) && c.ctx.Err() == nil {
@@ -84,7 +86,7 @@ func (c *conn) refuse(req *Request, err error) {
 		return // the client went away, or the server stops
 	}
 	c.server.logRefusal(c.Remote().Addr().Unmap().WithZone(""), describe(req)+r.Error())
-	if c.reply(req, &Response{Status: r.status}, false) == nil {
+	if c.reply(req, &Response{Status: r.status, refused: true}, false) == nil {
 		c.linger()
 	}
 }

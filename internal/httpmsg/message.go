@@ -70,6 +70,8 @@ type Response struct {
 	// Sent, where it is not nil, is called once after the answer was written,
 	// or could not be (GENA-6). It must not take long.
 	Sent func()
+
+	refused bool // by the server itself, before the handler was asked
 }
 
 // AppendMessage appends the start line, the fields and the empty line that

@@ -18,7 +18,7 @@ func (s *Server) appendReply(dst []byte, req *Request, resp *Response, keep bool
 	h = append(h,
 		Field{"CONTENT-LENGTH", strconv.Itoa(len(resp.Body))},
 		Field{"DATE", s.date()})
-	if s.ServerName != "" {
+	if s.ServerName != "" && !resp.refused {
 		h = append(h, Field{"SERVER", s.ServerName})
 	}
 	if req != nil {

@@ -93,7 +93,7 @@ func asRefusal(err error) error {
 // checkOrigin refuses what only browsers send: a page must not drive the
 // router.
 func checkOrigin(h Header) error {
-	for _, name := range []string{"Origin", "Sec-Fetch-Site"} {
+	for _, name := range []string{"Origin", "Referer", "Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest"} {
 		if h.Count(name) > 0 {
 			return refuse(403, name+" present: browsers may not use this service")
 		}

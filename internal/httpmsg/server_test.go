@@ -113,6 +113,9 @@ var requests = []struct {
 	{"origin null", "POST / HTTP/1.1\r\n" + host + "oriGIN: null\r\n\r\n", 403, "", false},
 	{"origin empty", "POST / HTTP/1.1\r\n" + host + "Origin:\r\n\r\n", 403, "", false},
 	{"fetch metadata", "GET / HTTP/1.1\r\n" + host + "Sec-Fetch-Site: none\r\n\r\n", 403, "", false},
+	{"fetch metadata, the mode", "GET / HTTP/1.1\r\n" + host + "sec-fetch-mode: no-cors\r\n\r\n", 403, "", false},
+	{"fetch metadata, the use", "GET / HTTP/1.1\r\n" + host + "Sec-Fetch-Dest: image\r\n\r\n", 403, "", false},
+	{"referer", "GET / HTTP/1.1\r\n" + host + "Referer: http://evil.example/\r\n\r\n", 403, "", false},
 
 	{"HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "", false},
 	{"HTTP/0.9", "GET /\r\n", 400, "", false},
@@ -139,7 +142,7 @@ func TestServeConn(t *testing.T) {
 	for _, tt := range requests {
 		t.Run(tt.name, func(t *testing.T) {
 			var e echo
-			s := &Server{Handler: e.handle, Limits: testLimits()}
+			s := &Server{Handler: e.handle, Limits: testLimits(), ServerName: "Linux/6 UPnP/1.1 upnpd/1"}
 			got := answers(t, converse(t, s, tt.in+next))
 			want := 1
 			if tt.keep {
@@ -156,6 +159,9 @@ func TestServeConn(t *testing.T) {
 			}
 			if got[0].Close == tt.keep {
 				t.Errorf("answer says close = %v", got[0].Close)
+			}
+			if told := got[0].Header.Get("Server") != ""; told != (tt.status == 200) { // what a rebound page may read
+				t.Errorf("answer says the system = %v", told)
 			}
 			if tt.keep && got[1].body != "GET /next " {
 				t.Errorf("next answer %q", got[1].body)
