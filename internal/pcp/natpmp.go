@@ -56,6 +56,8 @@ func (s *Server) pmpAddress() []byte {
 func (s *Server) natpmp(p []byte, packet *sock.Packet) []byte {
 	op := p[1]
 	switch {
+	case isSTUN(p):
+		return nil
 	case op == 0:
 		return s.pmpAddress()
 	case op > 2: // PMP-2
@@ -80,6 +82,13 @@ func (s *Server) natpmp(p []byte, packet *sock.Packet) []byte {
 		binary.BigEndian.PutUint32(reply[12:], lifetime)
 	}
 	return reply
+}
+
+// isSTUN reports whether p is of STUN (RFC 8489 section 5), whose binding request
+// begins like a request to map UDP: its magic cookie would be the ports 8466 and
+// 42050. Web pages can have a browser send it to any address and port (WebRTC).
+func isSTUN(p []byte) bool {
+	return len(p) >= 20 && binary.BigEndian.Uint32(p[4:]) == 0x2112a442
 }
 
 // pmpMap does what a request asks for: 0 seconds delete, and of internal port 0 all

@@ -28,6 +28,10 @@ func TestNATPMPLayout(t *testing.T) {
 		{"PMP-3 short map", "00 01 0000 1388 1770 00000e", ""},
 		{"PMP-3 long address request", "00 00 ffffffffffffffff", "00 80 0000 00000010 0b000002"},
 		{"PMP-3 long map", "00 01 0000 1388 1770 00000e10 ffff", "00 81 0000 00000010 1388 1770 00000e10"},
+		{"STUN of a web page", "00 01 0000 2112a442 4142434445464748494a4b4c", ""},
+		{"STUN with attributes", "00 01 0008 2112a442 4142434445464748494a4b4c 8022 0004 41424344", ""},
+		{"TURN", "00 03 0000 2112a442 4142434445464748494a4b4c", ""},
+		{"STUN's ports, of a client", "00 01 0000 2112 a442 00000e10", "00 81 0000 00000010 2112 a442 00000e10"},
 		{"reserved bytes are ignored", "00 01 ffff 1388 1770 00000e10", "00 81 0000 00000010 1388 1770 00000e10"},
 	} {
 		w := newWorld(t, nil)
