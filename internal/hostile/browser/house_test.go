@@ -44,9 +44,7 @@ func enter(t *testing.T) *house {
 		t.Fatal(err)
 	}
 	config := filepath.Join(t.TempDir(), "upnpd.conf")
-	if err := os.WriteFile(config, fmt.Appendf(nil, "firewall = nftables\nlistenport = %d\n", port), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	writeFile(t, config, fmt.Sprintf("firewall = nftables\nlistenport = %d\n", port))
 	h.daemon = h.Router.StartDaemon(t, lab.Build(t), "--config", config, lab.WANDev, lab.LANDev)
 	h.owner = home.Discover(t, lab.LAN2Addr, lab.RouterLANAddr+":1900", h.LAN2.Dial)
 	if code := h.owner.Add("TCP", 8080, 8080, 3600); code != 0 {
@@ -64,7 +62,11 @@ func (h *house) mappings() (all []map[string]string) {
 		if code != 0 {
 			return all
 		}
-		delete(out, "NewLeaseDuration")
+		for name := range out {
+			if !strings.HasPrefix(name, "New") || name == "NewLeaseDuration" {
+				delete(out, name)
+			}
+		}
 		all = append(all, out)
 	}
 	h.t.Fatal("over 100 mappings")
@@ -150,4 +152,20 @@ func (h *house) send(addr, request string) answer {
 		h.t.Fatalf("%q: %v", text, err)
 	}
 	return answer{r.StatusCode, r.Header, string(text)}
+}
+
+func writeFile(t testing.TB, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// deviceIndex gives the number of a device of the host where it is called.
+func deviceIndex(name string) (int, error) {
+	d, err := net.InterfaceByName(name)
+	if err != nil {
+		return 0, err
+	}
+	return d.Index, nil
 }
