@@ -23,6 +23,8 @@ packages=(
 # User-mode emulation, for the mips binaries. Distributions moved it from the
 # first of these packages to the second.
 emulators=(qemu-user-static qemu-user)
+# For the tests with web pages. Debian has it from 12 on, Ubuntu has not.
+browser=chromium-headless-shell
 
 # The Go that the tests need; go.mod names it. From 1.21 on, a Go fetches the
 # one that it is asked for.
@@ -82,13 +84,25 @@ need_root() {
 	[[ $EUID -eq 0 ]] || fail "missing: $*; run as root: $PWD/scripts/setup.sh"
 }
 
+# has_browser: this distribution has it. A new machine knows of no package yet.
+has_browser() {
+	[[ $EUID -ne 0 || -n "$(available git)" ]] || update_lists
+	if [[ -z "$(available "$browser")" ]]; then
+		echo "setup: this distribution has no $browser; the tests with web pages will miss it" >&2
+		return 1
+	fi
+}
+
 setup_packages() {
 	command -v dpkg-query >/dev/null ||
-		fail "only Debian and Ubuntu are known here; install by hand: ${packages[*]} ${emulators[0]}"
+		fail "only Debian and Ubuntu are known here; install by hand: ${packages[*]} $browser ${emulators[0]}"
 	local missing=() p
 	for p in "${packages[@]}"; do
 		installed "$p" || missing+=("$p")
 	done
+	if ! installed "$browser" && has_browser; then
+		missing+=("$browser")
+	fi
 	if ! installed "${emulators[0]}" && ! installed "${emulators[1]}"; then
 		missing+=("${emulators[0]}")
 	fi
