@@ -28,7 +28,7 @@ type attacker struct {
 	rebound bool              // rebind.evil.example is the router now
 	reports map[string]report // by the technique
 	done    chan struct{}     // closed when the page has tried all
-	stunned func() bool       // whether WebRTC has sent what is waited for; nil: nothing is
+	stunned func() bool
 }
 
 // plan is what the page is to do.
@@ -81,13 +81,13 @@ func (h *house) attack(samePort int) *attacker {
 	return a
 }
 
-// visit opens a page on LAN host 1, which follows the plan: the functions of
-// part "cross" or "rebound".
-func (a *attacker) visit(url, part string, p plan) map[string]report {
+// visit opens a page on LAN host 1, which follows the plan: the function "cross"
+// or "rebound". WebRTC goes on until stunned says that it is enough.
+func (a *attacker) visit(url, part string, p plan, stunned func() bool) map[string]report {
 	a.t.Helper()
 	p.Attacker = fmt.Sprintf("http://%s:%d", lab.InternetAddr, webPort)
 	a.mu.Lock()
-	a.plan, a.rebound, a.reports, a.done = p, false, map[string]report{}, make(chan struct{})
+	a.plan, a.rebound, a.stunned, a.reports, a.done = p, false, stunned, map[string]report{}, make(chan struct{})
 	done := a.done
 	a.mu.Unlock()
 	a.h.browse(url+"/"+part, done)
@@ -116,7 +116,7 @@ func (a *attacker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		a.reports[name] = got
 	case "stunned":
-		if a.stunned != nil && !a.stunned() {
+		if !a.stunned() {
 			w.WriteHeader(http.StatusNotFound)
 		}
 	case "done":

@@ -132,7 +132,7 @@ func method(line, now string) string { return now + strings.TrimPrefix(line, "PO
 // page or tells it anything.
 func TestCrossSiteByHand(t *testing.T) {
 	h := enter(t)
-	control := h.places().controls[2] // WANIPConnection:1
+	control := h.places().mapping()
 	made := 0
 	for _, tt := range cases {
 		m := honest(control)
@@ -182,6 +182,35 @@ func (h *house) forget(control string) {
 		h.t.Fatalf("delete: %s", a.text)
 	}
 	h.unchanged("deleting it again")
+}
+
+// TestRequestInBody: a page may write what it likes into a form, a whole request
+// of a control point, too. It is never read as one.
+func TestRequestInBody(t *testing.T) {
+	h := enter(t)
+	control := h.places().mapping()
+	for _, tt := range []struct {
+		name   string
+		change func(m *mapping)
+		status int
+	}{
+		{"refused for its Origin", func(m *mapping) { m.more = "Origin: null\r\n" }, 403},
+		{"refused for its Host", func(m *mapping) { m.host = "Host: evil.example\r\n" }, 403},
+		{"refused for its type", func(m *mapping) { m.typ = "Content-Type: text/plain\r\n" }, 415},
+		{"refused for want of an action", func(m *mapping) { m.soap = "" }, 400},
+		{"refused for its path", func(m *mapping) { m.line = "POST /no HTTP/1.1" }, 404},
+		{"refused for its method", func(m *mapping) { m.line = "PUT " + control + " HTTP/1.1" }, 405},
+		{"a form in parts", func(m *mapping) { m.chunk, m.typ = true, "Content-Type: multipart/form-data; boundary=x\r\n" }, 415},
+	} {
+		m := honest(control)
+		m.body = "\r\n\r\n" + honest(control).String()
+		tt.change(&m)
+		a := h.send(own, m.String())
+		if n := strings.Count(a.text, "HTTP/1.1 "); a.status != tt.status || n != 1 {
+			t.Errorf("%s: %d, not %d, and %d answers", tt.name, a.status, tt.status, n)
+		}
+		h.unchanged(tt.name)
+	}
 }
 
 // TestRebindingReadsByHand asks for everything that can be read or subscribed

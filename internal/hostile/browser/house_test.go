@@ -104,6 +104,9 @@ func (h *house) places() (p places) {
 	return p
 }
 
+// mapping is the control URL of WANIPConnection:1, the last of version 1.
+func (p places) mapping() string { return p.controls[2] }
+
 // locate searches by unicast and gives the LOCATION of the answer.
 func (h *house) locate(st string) string {
 	h.t.Helper()

@@ -89,7 +89,7 @@ func TestPageAgainstNaive(t *testing.T) {
 	h := enter(t)
 	n, a, urls := h.naive(), h.attack(naivePort), h.places()
 	for _, part := range parts {
-		reports := a.visit(part.url(naivePort), part.name, urls.plan(naivePort, part.all))
+		reports := a.visit(part.url(naivePort), part.name, urls.plan(naivePort, part.all), func() bool { return true })
 		for _, k := range part.all {
 			r, came := reports[k.name]
 			if !came {
@@ -112,15 +112,13 @@ func TestPage(t *testing.T) {
 	a, urls := h.attack(port), h.places()
 	for _, part := range parts {
 		s := h.sniff()
-		a.stunned = s.stunned
 		plan := urls.plan(port, part.all)
-		reports := a.visit(part.url(port), part.name, plan)
+		reports := a.visit(part.url(port), part.name, plan, s.stunned)
 		h.settled()
 		h.unchanged("the page " + part.name)
 		heard := s.exchanges(port)
 		for _, k := range part.all {
 			r, came := reports[k.name]
-			t.Log(k.name, r)
 			if !came {
 				t.Errorf("%s: the page tells nothing", k.name)
 			}
@@ -137,6 +135,9 @@ func TestPage(t *testing.T) {
 					t.Errorf("%s %s: the answer has %s", e.Method, e.URL, field)
 				}
 			}
+		}
+		if log := h.daemon.Log(); !strings.Contains(log, "http: refused "+lab.LAN1Addr) {
+			t.Error("the log does not say who was refused")
 		}
 		if part.name == "cross" && !s.stunned() {
 			t.Errorf("WebRTC sent nothing to NAT-PMP: %x", s.datagrams(natpmp))
@@ -187,7 +188,8 @@ func (h *house) settled() {
 }
 
 // plan gives each technique a path that no other of its kind, method and answer
-// has, so that the requests can be told apart.
+// has, so that the requests can be told apart. Those with a body are told apart
+// by it, and ask where a mapping is to be had.
 func (p places) plan(at int, all []technique) plan {
 	made := plan{
 		Router: fmt.Sprintf("http://%s:%d", lab.RouterLANAddr, at), Named: fmt.Sprintf("http://router.evil.example:%d", at),
@@ -199,6 +201,9 @@ func (p places) plan(at int, all []technique) plan {
 		same := fmt.Sprint(k.kind, k.method, k.status)
 		made.URLs[k.name] = list[used[same]%len(list)]
 		used[same]++
+		if k.method == "POST" {
+			made.URLs[k.name] = p.mapping()
+		}
 	}
 	return made
 }
