@@ -82,6 +82,11 @@
 //   - NAT-PMP and PCP name a mapping by the client's own port: the table has an index
 //     for it. PCP owns by nonce, so what UPnP holds is refused to it, and the other
 //     way round; a client that comes from NAT-PMP takes its mapping along.
+//   - STUN is no request of NAT-PMP, though it begins like one: a page can have a
+//     browser send it to any UDP port (WebRTC), and mapped UDP port 8466 for a week,
+//     with a stock Chromium 156, which stops the page's HTTP requests by itself.
+//   - What httpmsg refuses by itself has no SERVER: a page that came by DNS rebinding
+//     may read the answer, and would learn the kernel's version.
 //   - A port of NAT-PMP or PCP that was deleted is held for two minutes, in memory.
 //   - A PORT_SET is one mapping with up to 64 ports; the quota counts each.
 //   - A served LAN has a segment for each version of IP. When an address becomes
