@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -71,9 +71,13 @@ func (h *house) beside(t *testing.T, attack func(t *testing.T)) {
 			}
 		}
 	}()
-	attack(t)
-	cancel()
-	<-done
+	func() {
+		defer func() {
+			cancel()
+			<-done
+		}()
+		attack(t)
+	}()
 	for i, action := range []string{"AddPortMapping", "DeletePortMapping"} {
 		slices.Sort(took[i])
 		if n := len(took[i]); n > 0 {
@@ -83,11 +87,11 @@ func (h *house) beside(t *testing.T, attack func(t *testing.T)) {
 	t.Logf("memory %d kB, at most %d kB; %d descriptors", memory(t, h.daemon, "VmRSS"), memory(t, h.daemon, "VmHWM"), descriptors(t, h.daemon))
 }
 
-// answered asks by UDP from LAN2 until an answer is there: a datagram may be lost in
-// a flood.
-func (h *house) answered(t *testing.T, port int, question string) {
+// answered asks by UDP from an address of LAN2 until an answer is there: a datagram
+// may be lost in a flood.
+func (h *house) answered(t *testing.T, from netip.Addr, port uint16, question string) {
 	t.Helper()
-	c, err := h.LAN2.Dial("udp4", net.JoinHostPort(lab.RouterLANAddr, fmt.Sprint(port)), patience)
+	c, err := h.LAN2.ListenUDP(from.String() + ":0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,12 +99,12 @@ func (h *house) answered(t *testing.T, port int, question string) {
 	b := make([]byte, 1500)
 	begun := time.Now()
 	for n := 1; time.Since(begun) < patience; n++ {
-		io.WriteString(c, question)
+		c.WriteToUDPAddrPort([]byte(question), netip.AddrPortFrom(h.Router.Addr, port))
 		c.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
 		if _, err := c.Read(b); err == nil {
-			t.Logf("LAN2's request to port %d was answered after %v, at try %d", port, time.Since(begun), n)
+			t.Logf("port %d answered %v after %v, at try %d", port, from, time.Since(begun), n)
 			return
 		}
 	}
-	t.Errorf("no answer to LAN2 at port %d", port)
+	t.Errorf("no answer to %v at port %d", from, port)
 }

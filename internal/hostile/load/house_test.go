@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/linux-igd/upnpd/internal/lab"
-	"github.com/linux-igd/upnpd/internal/lab/home"
 )
 
 // patience bounds every wait for something that must happen.
@@ -22,11 +21,12 @@ const patience = 20 * time.Second
 // house is a lab with a daemon, an attacker on LAN1 and a client on LAN2.
 type house struct {
 	*lab.Lab
-	daemon  *lab.Daemon
-	web     string // address and port of the daemon's HTTP
-	control string // path of WANIPConnection:1
-	events  string // path of its events
-	config  string
+	daemon   *lab.Daemon
+	web      string // address and port of the daemon's HTTP
+	control  string // path of WANIPConnection:1
+	events   string // path of its events
+	control2 string // path of WANIPConnection:2
+	config   string
 }
 
 func enter(t *testing.T) *house {
@@ -36,13 +36,37 @@ func enter(t *testing.T) *house {
 		t.Fatal(err)
 	}
 	h.daemon = h.begin(t)
-	cp := home.Discover(t, lab.LAN2Addr, lab.RouterLANAddr+":1900", h.LAN2.Dial)
-	at, path, ok := strings.Cut(strings.TrimPrefix(cp.Control, "http://"), "/")
-	if !ok {
-		t.Fatalf("control URL %q", cp.Control)
-	}
-	h.web, h.control = at, "/"+path
+	h.control, h.events = h.find(t, wanIP1)
+	h.control2, _ = h.find(t, wanIP2)
 	return h
+}
+
+// find searches for a service and reads where it is.
+func (h *house) find(t *testing.T, service string) (control, events string) {
+	t.Helper()
+	c, err := h.LAN2.Dial("udp4", lab.RouterLANAddr+":1900", patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	fmt.Fprint(c, search(service))
+	c.SetDeadline(time.Now().Add(patience))
+	b := make([]byte, 1500)
+	n, _ := c.Read(b)
+	_, location, _ := strings.Cut(string(b[:n]), "LOCATION: http://")
+	location, _, _ = strings.Cut(location, "\r\n")
+	at, path, _ := strings.Cut(location, "/")
+	h.web = at
+	doc, err := h.ask(h.LAN2, fmt.Sprintf("GET /%s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", path, at))
+	_, doc, _ = strings.Cut(doc, service)
+	_, control, ok := strings.Cut(doc, "<controlURL>")
+	_, events, ok2 := strings.Cut(doc, "<eventSubURL>")
+	if !ok || !ok2 {
+		t.Fatalf("description at %q: %v", location, err)
+	}
+	control, _, _ = strings.Cut(control, "<")
+	events, _, _ = strings.Cut(events, "<")
+	return control, events
 }
 
 func (h *house) begin(t *testing.T) *lab.Daemon {

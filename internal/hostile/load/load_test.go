@@ -14,6 +14,14 @@ func TestLoad(t *testing.T) {
 		run  func(*testing.T)
 	}{
 		{"nothing else", h.nothing},
+		{"slow requests", h.slow},
+		{"half-open connections", h.halfOpen},
+		{"connections", h.connections},
+		{"large requests", h.large},
+		{"subscriptions", h.subscribe},
+		{"mappings", h.mappings},
+		{"searches", h.searches},
+		{"NAT-PMP and PCP", h.mapRequests},
 	} {
 		t.Run(attack.name, func(t *testing.T) { h.beside(t, attack.run) })
 	}
