@@ -123,6 +123,7 @@ func run(ctx context.Context, cfg *config.Config, o Options, sys system) (err er
 		epoch: pcp.NewEpoch(portmap.BootTime),
 	}
 	d.Log.SetLevel(cfg.LogLevel)
+	defer d.Log.OmittedLines()
 	alone, err := sys.lock()
 	if err != nil {
 		return err

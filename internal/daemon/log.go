@@ -20,6 +20,7 @@ import (
 type Log struct {
 	level atomic.Uint32
 	write func(level config.LogLevel, line string)
+	hosts hostLines
 }
 
 // NewLog writes lines as they are, what happens to stdout and what is wrong to
@@ -63,7 +64,7 @@ func NewSyslog() *Log {
 func (l *Log) SetLevel(level config.LogLevel) { l.level.Store(uint32(level)) }
 
 func (l *Log) printf(level config.LogLevel, format string, args ...any) {
-	if uint32(level) > l.level.Load() {
+	if uint32(level) > l.level.Load() || level == config.LogInfo && !l.hosts.allow(args, l.OmittedLines) {
 		return
 	}
 	line := fmt.Sprintf(format, args...)
@@ -81,7 +82,8 @@ func (l *Log) Errorf(format string, args ...any) { l.printf(config.LogError, for
 // Warnf logs what an administrator should look at.
 func (l *Log) Warnf(format string, args ...any) { l.printf(config.LogWarning, format, args...) }
 
-// Infof logs what happens.
+// Infof logs what happens. The first netip.Addr among args is the LAN host that the
+// line is about: no host gets more than its share of the log.
 func (l *Log) Infof(format string, args ...any) { l.printf(config.LogInfo, format, args...) }
 
 // Debugf logs what a developer wants to see: each request.

@@ -37,8 +37,8 @@ type Property struct{ Name, Value string }
 
 // Config is what a Publisher needs of others.
 type Config struct {
-	// Logf gets one line when a subscription is refused or given up, at most
-	// one a minute for each host; nil: nobody does.
+	// Logf gets one line when a subscription is refused or given up, with the
+	// host's netip.Addr among its args; nil: nobody does.
 	Logf func(format string, args ...any)
 
 	// Dial connects from the router's address local on the LAN device to a
@@ -58,8 +58,6 @@ type Publisher struct {
 	cfg    Config
 	topics []*topic
 	wake   chan struct{} // tells Run to look again
-
-	logged httpmsg.LogLimit
 
 	mu   sync.Mutex
 	subs []*subscription
@@ -189,9 +187,8 @@ func (p *Publisher) sweep(now time.Time) {
 // to a subscriber who has left (GENA-6).
 func (s *subscription) over() bool { return s.gone && s.seq > 0 }
 
-// logf writes a line about a host, unless there was one lately.
-func (p *Publisher) logf(host netip.Addr, format string, args ...any) {
-	if p.cfg.Logf != nil && p.logged.Allow(host) {
+func (p *Publisher) logf(format string, args ...any) {
+	if p.cfg.Logf != nil {
 		p.cfg.Logf(format, args...)
 	}
 }

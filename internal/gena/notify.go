@@ -85,7 +85,7 @@ func (p *Publisher) ended(run context.Context, s *subscription, values []Propert
 	}
 	p.mu.Unlock()
 	if dropped {
-		p.logf(s.host, "events: no more for %v, which did not take them: %v", s.host, err)
+		p.logf("events: no more for %v, which did not take them: %v", s.host, err)
 	}
 	p.look()
 }

@@ -39,7 +39,7 @@ func (p *Publisher) subscribe(t *topic, req *httpmsg.Request) *httpmsg.Response 
 		expires: time.Now().Add(life), stale: true,
 	}
 	if status, err := p.begin(s, req.Header); err != nil {
-		p.logf(s.host, "events: refused a subscription of %v: %v", s.host, err)
+		p.logf("events: refused a subscription of %v: %v", s.host, err)
 		return &httpmsg.Response{Status: status}
 	}
 	resp := accepted(s.sid, life)

@@ -102,7 +102,7 @@ func describe(req *Request) string {
 func (s *Server) handle(req *Request) (resp *Response) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.logf("http: panic in %s%q", describe(req), fmt.Sprint(p))
+			s.logf("http: panic in %[2]s%[3]q", req.Remote.Addr(), describe(req), fmt.Sprint(p))
 			resp = nil
 		}
 		if resp == nil {

@@ -341,21 +341,3 @@ func TestServe(t *testing.T) {
 		})
 	}
 }
-
-func TestRefusalsAreLoggedOnceAMinute(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var lines []string
-		s := &Server{Logf: func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }}
-		a, b := clientAddr.Addr(), netip.MustParseAddr("192.168.1.8")
-		s.logRefusal(a, "1")
-		s.logRefusal(a, "2")
-		s.logRefusal(b, "3")
-		time.Sleep(time.Minute)
-		s.logRefusal(a, "4")
-		got := strings.Join(lines, "\n")
-		want := "http: refused 192.168.1.7: 1\nhttp: refused 192.168.1.8: 3\nhttp: refused 192.168.1.7: 4"
-		if got != want {
-			t.Errorf("got\n%s\nwant\n%s", got, want)
-		}
-	})
-}

@@ -94,15 +94,13 @@ type Server struct {
 	// Allowed says whether the remote address is on-link (HTTP-13). Others
 	// are closed without a byte. nil: all are.
 	Allowed func(remote netip.Addr) bool
-	// Logf gets one line for a refusal, at most one a minute for each client,
-	// and for a panic. nil: nobody does.
+	// Logf gets one line for a refusal and for a panic, with the client's
+	// netip.Addr among its args. nil: nobody does.
 	Logf func(format string, args ...any)
 
 	mu        sync.Mutex
 	total     int                // connections
 	perClient map[netip.Addr]int // connections
-
-	logged LogLimit // of refusals
 }
 
 // Serve accepts connections until ctx ends, then closes ln and its
@@ -197,9 +195,7 @@ func (s *Server) logf(format string, args ...any) {
 
 const maxLogText = 100 // bytes of what a client sent, in a log line
 
-// logRefusal says why a client was refused, unless one was logged lately.
+// logRefusal says why a client was refused.
 func (s *Server) logRefusal(client netip.Addr, why string) {
-	if s.logged.Allow(client) {
-		s.logf("http: refused %v: %s", client, why)
-	}
+	s.logf("http: refused %v: %s", client, why)
 }

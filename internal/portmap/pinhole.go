@@ -62,11 +62,13 @@ func (r *Request) owner() netip.Addr {
 	return r.From
 }
 
-// logMade writes the line of a mapping that was made or changed.
+// logMade writes the line of a mapping that was made or changed. The first address
+// among the args of a line is the host that it is about (Config.Logf), also where
+// the text has none.
 func (t *Table) logMade(m *Mapping, lease time.Duration) {
 	seconds := int(lease / time.Second)
 	if m.Pinhole.IsValid() {
-		t.logf("AddPinhole: %s ID: %d Lease: %d s", m.pinhole(), m.ID, seconds)
+		t.logf("AddPinhole: %[2]s ID: %[3]d Lease: %[4]d s", m.Client, m.pinhole(), m.ID, seconds)
 		return
 	}
 	t.logf("AddPortMap: RemoteHost: %s Prot: %v ExtPort: %d Int: %v.%d Lease: %d s Desc: %q",
@@ -86,7 +88,7 @@ func (t *Table) logEnd(m *Mapping, end, why string) {
 	if m.Pinhole.IsValid() {
 		what = m.pinhole()
 	}
-	t.logf("%s%s: %s%s", end, kind, what, why)
+	t.logf("%[2]s%[3]s: %[4]s%[5]s", m.Client, end, kind, what, why)
 }
 
 // end takes a mapping that the kernel no longer has off the table, for the host
