@@ -36,6 +36,3 @@ func (t *Table) refuse(from netip.Addr, what string, err error) {
 	t.decide(Decision{From: from, What: what, Verdict: "refused: " + err.Error(), Refused: true})
 	t.logf("refused %v: %s: %v", from, what, err)
 }
-
-// refusals is of New; see the next commit.
-type refusals struct{}

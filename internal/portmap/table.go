@@ -66,7 +66,6 @@ type Table struct {
 	pins      int                  // ports pinned
 	perClient map[netip.Addr]int
 	leases    leaseHeap
-	refusals  refusals
 	changed   bool          // since the observer was called
 	mapped    bool          // the change was one of IPv4 mappings
 	updateID  uint32        // SystemUpdateID
@@ -99,7 +98,6 @@ func New(c Config) *Table {
 		ids:       map[uint16]*entry{},
 		lastID:    uint16(rand.Uint32()), // nobody holds an ID of an earlier run for one of this
 		perClient: map[netip.Addr]int{},
-		refusals:  refusals{},
 	}
 }
 
