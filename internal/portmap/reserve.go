@@ -10,7 +10,8 @@ import (
 // the same client only: packets to it may still be on their way (SPEC MAP-11).
 const (
 	holdFor  = 2 * time.Minute
-	mostHeld = 1000 // ports; beyond that the oldest is free
+	mostHeld = 1000 // ports
+	oneHolds = 250  // of them, one client, when there are more
 )
 
 // hold keeps one external port.
@@ -30,17 +31,43 @@ func (t *Table) hold(m *Mapping) {
 	if m.Pinhole.IsValid() || m.Origin != NATPMP && m.Origin != PCP {
 		return
 	}
-	now := t.now()
 	for i := range uint16(m.count()) {
-		for len(t.holds) > 0 && (len(t.holds) >= mostHeld || t.holds[0].until <= now) {
-			if old := t.holds[0]; t.held[old.port] == old { // and not once more, later
-				delete(t.held, old.port)
-			}
-			t.holds = t.holds[1:]
+		if len(t.holds) >= mostHeld {
+			t.release()
 		}
-		h := hold{m.portKey().plus(i).heldPort(), m.Client, now + holdFor}
+		h := hold{m.portKey().plus(i).heldPort(), m.Client, t.now() + holdFor}
 		t.held[h.port] = h
 		t.holds = append(t.holds, h)
+	}
+}
+
+// release makes room for a hold. No client pushes out what is held for others: the
+// oldest ports of one that has more than its share are free. If there is none, the
+// oldest of all is.
+func (t *Table) release() {
+	has := map[netip.Addr]int{}
+	for _, h := range t.holds {
+		has[h.client]++
+	}
+	now, rest := t.now(), t.holds[:0]
+	for _, h := range t.holds {
+		if h.until > now && has[h.client] <= oneHolds {
+			rest = append(rest, h)
+			continue
+		}
+		has[h.client]--
+		t.unhold(h)
+	}
+	if len(rest) >= mostHeld {
+		t.unhold(rest[0])
+		rest = rest[1:]
+	}
+	t.holds = rest
+}
+
+func (t *Table) unhold(h hold) {
+	if t.held[h.port] == h { // and not once more, later
+		delete(t.held, h.port)
 	}
 }
 

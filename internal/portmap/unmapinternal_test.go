@@ -183,24 +183,48 @@ func TestNotHeld(t *testing.T) {
 	w.mustMap(ask(bob, 6000))
 }
 
-// TestHeldBound: at most 1000 ports are held, and the oldest is given up first.
+// TestHeldBound: at most 1000 ports are held. Who has more than 250 of them then
+// loses his oldest, and keeps nobody else's from being held (issue 8, 4); without
+// such a one the oldest of all is given up.
 func TestHeldBound(t *testing.T) {
 	w := newWorld(t, func(c *portmap.Config) { c.Logf = func(string, ...any) {} })
-	for i := range uint16(1002) {
-		w.clock += time.Millisecond
-		m, err := w.MapInternal(pmpAsk(ann, 5000, 6000+i))
-		if err != nil || m.ExternalPort != 6000+i {
-			t.Fatal(m, err)
-		}
-		if err := w.UnmapInternal(portmap.TCP, ann, 5000, portmap.NATPMP, [12]byte{}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for i, free := range map[uint16]bool{0: true, 1: true, 2: false, 500: false, 1001: false} {
-		if _, err := w.Map(ask(bob, 6000+i)); (err == nil) != free {
-			t.Errorf("port %d: %v", 6000+i, err)
+	deleted := func(client netip.Addr, first uint16, n int) {
+		t.Helper()
+		for i := range uint16(n) {
+			w.clock += time.Millisecond
+			m, err := w.MapInternal(pmpAsk(client, 5000, first+i))
+			if err != nil || m.ExternalPort != first+i {
+				t.Fatal(m, err)
+			}
+			if err := w.UnmapInternal(portmap.TCP, client, 5000, portmap.NATPMP, [12]byte{}); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
+	others := []netip.Addr{bob, netip.MustParseAddr("10.9.0.2"), netip.MustParseAddr("10.9.0.3")}
+	asker := netip.MustParseAddr("10.9.0.9")
+	check := func(free map[uint16]bool) {
+		t.Helper()
+		for port, free := range free {
+			m, err := w.Map(ask(asker, port))
+			if (err == nil) != free {
+				t.Errorf("port %d: %v", port, err)
+			}
+			if err == nil {
+				w.Unmap(m.Key, asker)
+			}
+		}
+	}
+	deleted(ann, 6000, 2)
+	deleted(bob, 7000, 999) // the 998th is the last for which there is room
+	check(map[uint16]bool{6000: false, 6001: false, 7000: true, 7747: true, 7748: false, 7998: false})
+	for i, client := range others {
+		deleted(client, uint16(10000+1000*i), 250)
+	}
+	deleted(ann, 20000, 248) // bob's first ones went when there were too many
+	check(map[uint16]bool{6000: false, 7998: true, 10000: false, 10249: false, 12249: false, 20247: false})
+	deleted(asker, 30000, 1) // now each has its share
+	check(map[uint16]bool{6000: true, 6001: false, 10000: false})
 }
 
 // TestHeldAgain: a port that its client has had again is held from its last deletion
