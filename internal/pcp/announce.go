@@ -16,8 +16,12 @@ const (
 	firstGap      = 250 * time.Millisecond
 )
 
-// maxTold bounds the clients remembered for updates, of one LAN.
-const maxTold = 1024
+// These bound the mappings remembered for updates, of one LAN, and, when there are
+// more, those of one host.
+const (
+	maxTold = 1024
+	oneTold = maxTold / 4
+)
 
 // told names a mapping as its client does: address, protocol and port, and by PEER
 // the peer.
@@ -95,19 +99,27 @@ func (s *Server) remember(q *request, c *client) {
 	if copy(k[17:], q.packet[40:42]); q.Peer {
 		copy(k[19:], q.packet[mapLen:peerLen])
 	}
-	now := s.cfg.Now()
 	s.mu.Lock()
 	if delete(s.told, k); c != nil && len(s.told) >= maxTold {
-		for k, c := range s.told {
-			if c.until <= now { // the lease has ended
-				delete(s.told, k)
-			}
-		}
+		s.forget(s.cfg.Now())
 	}
 	if c != nil && len(s.told) < maxTold {
 		s.told[k] = c
 	}
 	s.mu.Unlock()
+}
+
+// forget makes room among those who are remembered: leases that have ended go, and
+// what one host has beyond its share.
+func (s *Server) forget(now time.Duration) {
+	has := map[[16]byte]int{}
+	for k, c := range s.told {
+		host := [16]byte(k[:16])
+		if has[host]++; c.until <= now || has[host] > oneTold {
+			has[host]--
+			delete(s.told, k)
+		}
+	}
 }
 
 // update tells clients what became of their mappings when the external address is

@@ -21,13 +21,13 @@ func TestUpdates(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := start(t, nil)
 		time.Sleep(time.Hour)
-		carol := bob.Next()
+		third := bob.Next()
 		idle := wish{lifetime: 600, nonce: 1, protocol: 6, internal: 5000, external: 6000, options: [][]byte{option(128, 'x')}}
 		busy := wish{lifetime: 600, nonce: 2, protocol: 17, internal: 5001}
 		strict := wish{lifetime: 600, nonce: 3, protocol: 6, internal: 5002, external: 6002, address: uplink, options: [][]byte{option(2)}}
 		r.request(idle.of(ann), ann, router)
 		r.request(busy.of(bob), bob, router)
-		r.request(strict.of(carol), carol, router)
+		r.request(strict.of(third), third, router)
 		gone := wish{lifetime: 600, nonce: 4, protocol: 6, internal: 5003}
 		r.request(gone.of(ann), ann, router)
 		gone.lifetime = 0
@@ -62,7 +62,7 @@ func TestUpdates(t *testing.T) {
 				if i > 2 || got.address != uplink2 {
 					t.Errorf("Bob hears % x at %v", m.data, m.at)
 				}
-			case carol:
+			case third:
 				if result(got.result) != cannotProvide || got.lifetime != 30 || got.address != uplink || got.external != 6002 {
 					t.Errorf("Carol hears % x", m.data)
 				}
@@ -72,7 +72,7 @@ func TestUpdates(t *testing.T) {
 			t.Errorf("Bob gets %+v", busyAgain)
 		}
 		for _, m := range r.mappings() {
-			if strings.Contains(m, carol.String()) {
+			if strings.Contains(m, third.String()) {
 				t.Errorf("Carol still has %s", m)
 			}
 		}
@@ -143,5 +143,30 @@ func TestUpdatesBound(t *testing.T) {
 		if w.pcpAsk(ann, m.of(ann)); len(w.told) != want {
 			t.Errorf("%d are remembered after a lifetime of %d s, want %d", len(w.told), lifetime, want)
 		}
+	}
+}
+
+// Issue 8, 4: a host with very many mappings keeps no other out.
+func TestUpdatesShare(t *testing.T) {
+	third := netip.MustParseAddr("192.168.1.12")
+	w := newWorld(t, nil)
+	remember := func(a netip.Addr, n int) {
+		for i := range n {
+			w.remember(&request{packet: wish{protocol: 6, internal: uint16(1 + i)}.of(a)}, &client{until: w.clock + time.Hour})
+		}
+	}
+	of := func(a netip.Addr) (n int) {
+		for k := range w.told {
+			if b := a.As16(); [16]byte(k[:16]) == b {
+				n++
+			}
+		}
+		return n
+	}
+	remember(ann, 3)
+	remember(bob, maxTold) // 3 more than there is room for
+	remember(third, 3)
+	if of(ann) != 3 || of(third) != 3 || of(bob) < oneTold || len(w.told) > maxTold {
+		t.Errorf("remembered are %d, %d and %d mappings, want 3, at least %d and 3", of(ann), of(bob), of(third), oneTold)
 	}
 }
