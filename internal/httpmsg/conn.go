@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"strings"
 	"time"
@@ -26,7 +27,12 @@ type conn struct {
 	ctx    context.Context
 	limits Limits
 	in     reader
+
+	counted bool // among the server's connections; of Server.mu
 }
+
+// client is the other end's address, the same by IPv4 and by IPv4 in IPv6.
+func (c *conn) client() netip.Addr { return c.Remote().Addr().Unmap().WithZone("") }
 
 // A refusal is an answer that the server gives by itself before the handler
 // is asked. The connection ends with it.
@@ -41,10 +47,13 @@ func refuse(status int, why string) error { return &refusal{status, why} }
 
 // exchange serves the n-th request and reports whether another may follow.
 func (c *conn) exchange(n int) bool {
-	if !c.await(n) {
+	if !c.server.wait(c, true) || !c.await(n) {
 		return false
 	}
 	req, err := c.readRequest()
+	if !c.server.wait(c, false) {
+		return false
+	}
 	if err != nil {
 		c.refuse(req, err)
 		return false
@@ -85,7 +94,7 @@ func (c *conn) refuse(req *Request, err error) {
 	} else if !ours {
 		return // the client went away, or the server stops
 	}
-	c.server.logRefusal(c.Remote().Addr().Unmap().WithZone(""), describe(req)+r.Error())
+	c.server.logRefusal(c.client(), describe(req)+r.Error())
 	if c.reply(req, &Response{Status: r.status, refused: true}, false) == nil {
 		c.linger()
 	}
@@ -150,7 +159,7 @@ func (c *conn) reply(req *Request, resp *Response, keep bool) error {
 // linger tells the client that the answer is complete and waits for it to
 // close.
 func (c *conn) linger() {
-	if c.CloseWrite() != nil {
+	if c.CloseWrite() != nil || !c.server.wait(c, true) {
 		return
 	}
 	c.readBy(lingerTime)

@@ -3,6 +3,7 @@
 package httpmsg
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -179,13 +180,19 @@ func TestNoContinueIn10(t *testing.T) {
 
 func TestConnectionCaps(t *testing.T) { // HTTP-9
 	synctest.Test(t, func(t *testing.T) {
-		var e echo
-		s := &Server{Handler: e.handle, Limits: Limits{ConnectionsPerClient: 2, Connections: 3}}
+		goOn := make(chan struct{})
+		s := &Server{Limits: Limits{ConnectionsPerClient: 2, Connections: 3}, Handler: func(*Request) *Response {
+			<-goOn
+			return &Response{Status: 200}
+		}}
 		b, c := netip.MustParseAddrPort("192.168.1.8:1"), netip.MustParseAddrPort("192.168.1.9:1")
 		// A mapped address is the same client.
 		mapped := netip.AddrPortFrom(netip.AddrFrom16(clientAddr.Addr().As16()), 9)
-		first, firstEnded := run(t.Context(), s, clientAddr)
+		first, _ := run(t.Context(), s, clientAddr)
 		second, _ := run(t.Context(), s, mapped)
+		for _, busy := range []*twin{first, second} {
+			send(t, busy, next)
+		}
 		synctest.Wait()
 
 		third, ended := run(t.Context(), s, clientAddr)
@@ -198,23 +205,69 @@ func TestConnectionCaps(t *testing.T) { // HTTP-9
 		synctest.Wait()
 		fourth, ended := run(t.Context(), s, c)
 		if out := receive(t, fourth); out != "" {
-			t.Errorf("fourth connection of all got %q", out)
+			t.Errorf("fourth connection of all got %q, while all the others are busy", out)
 		}
 		expectEnd(t, ended, 0)
 
-		_ = first.Close()
-		<-firstEnded
-		again, _ := run(t.Context(), s, clientAddr)
-		send(t, again, next)
-		_ = again.CloseWrite()
-		if out := receive(t, again); !strings.HasPrefix(out, "HTTP/1.1 200 ") {
-			t.Errorf("after one ended: got %q", out)
+		close(goOn)
+		for _, busy := range []*twin{first, second, other} {
+			_ = busy.CloseWrite()
+			if out := receive(t, busy); !strings.HasPrefix(out, "HTTP/1.1 200 ") {
+				t.Errorf("got %q", out)
+			}
 		}
-		_ = second.Close()
-		_ = other.Close()
 		synctest.Wait()
-		if s.total != 0 || len(s.perClient) != 0 {
-			t.Errorf("left over: %d connections, clients %v", s.total, s.perClient)
+		if s.total != 0 || len(s.perClient) != 0 || len(s.waiting) != 0 {
+			t.Errorf("left over: %d connections, clients %v, %d waiting", s.total, s.perClient, len(s.waiting))
+		}
+	})
+}
+
+// Issue 8, 4: where all places are taken by clients that are slow, whoever comes gets
+// that of the slowest, whatever it waits for, first of the client that has most.
+func TestSlowClientsMakeRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var e echo
+		s := &Server{Handler: e.handle, Limits: Limits{Connections: 5, IdleTimeout: time.Hour, BodyTimeout: time.Hour, HeaderTimeout: time.Hour}}
+		a := netip.MustParseAddrPort("192.168.1.100:1")
+		from := func(a netip.AddrPort, first, want string) (gone func() bool) {
+			c, ended := run(t.Context(), s, a)
+			var out bytes.Buffer
+			go io.Copy(&out, c)
+			if first != "" {
+				send(t, c, first)
+			}
+			synctest.Wait()
+			if !strings.HasPrefix(out.String(), want) {
+				t.Errorf("%q got %q, want %q", first, out.String(), want)
+			}
+			return func() bool { return len(ended) > 0 }
+		}
+		come := func(first, want string) (gone func() bool) {
+			a = netip.AddrPortFrom(a.Addr().Next(), 1)
+			return from(a, first, want)
+		}
+		const ok = "HTTP/1.1 200 "
+		for i, gone := range []func() bool{
+			come("", ""),
+			come("GET / HT", ""),
+			come("POST / HTTP/1.1\r\n"+host+"Content-Length: 5\r\n\r\n123", ""),
+			come(next, ok),                        // idle
+			come("junk\r\n\r\n", "HTTP/1.1 400 "), // it lingers
+		} {
+			if gone() {
+				t.Errorf("connection %d went too early", i)
+			}
+			come(next, ok)
+			if !gone() {
+				t.Errorf("connection %d keeps its place", i)
+			}
+		}
+		s = &Server{Handler: e.handle, Limits: Limits{Connections: 3}}
+		alone, first := come(next, ok), come(next, ok)
+		second := from(a, next, ok)
+		if come(next, ok); alone() || !first() || second() {
+			t.Errorf("gone is the oldest: %v; of who has two the first: %v, the second: %v", alone(), first(), second())
 		}
 	})
 }

@@ -17,7 +17,7 @@ import (
 type Limits struct {
 	HeaderBytes          int // start line and fields of one request
 	BodyBytes            int
-	Connections          int // of all clients and listeners
+	Connections          int // of all clients and listeners; beyond that one that waits for its client ends
 	ConnectionsPerClient int // of one remote address
 	Requests             int // on one connection
 
@@ -101,6 +101,7 @@ type Server struct {
 	mu        sync.Mutex
 	total     int                // connections
 	perClient map[netip.Addr]int // connections
+	waiting   []*conn            // those that wait for their clients, the longest first
 }
 
 // Serve accepts connections until ctx ends, then closes ln and its
@@ -145,45 +146,93 @@ func (s *Server) serve(ctx context.Context, accept func(context.Context) (Conn, 
 // ctx does, and closes c.
 func (s *Server) ServeConn(ctx context.Context, c Conn) {
 	defer func() { _ = c.Close() }()
-	client := c.Remote().Addr().Unmap().WithZone("")
-	if s.Allowed != nil && !s.Allowed(c.Remote().Addr()) {
-		s.logRefusal(client, "not on-link")
-		return
-	}
 	limits := s.Limits.withDefaults()
-	if !s.enter(client, limits) {
-		s.logRefusal(client, "too many connections")
+	conn := &conn{Conn: c, server: s, ctx: ctx, limits: limits, in: reader{src: c}}
+	if s.Allowed != nil && !s.Allowed(c.Remote().Addr()) {
+		s.logRefusal(conn.client(), "not on-link")
 		return
 	}
-	defer s.leave(client)
-
-	conn := &conn{Conn: c, server: s, ctx: ctx, limits: limits, in: reader{src: c}}
+	slow, ok := s.enter(conn)
+	if !ok {
+		s.logRefusal(conn.client(), "too many connections")
+		return
+	}
+	if slow != nil {
+		_ = slow.Close()
+		s.logRefusal(slow.client(), "slow, while others had no place")
+	}
+	defer s.leave(conn)
 	defer context.AfterFunc(ctx, conn.cut)()
 	for n := 1; conn.exchange(n); n++ {
 	}
 }
 
-// enter counts a connection of client, unless a limit refuses it.
-func (s *Server) enter(client netip.Addr, limits Limits) bool {
+// enter counts a connection, unless a limit refuses it. A host may have any number of
+// addresses and be slow from all of them: when there is no place left, of the client
+// with the most connections the one that has waited longest for it gives way, slow.
+func (s *Server) enter(c *conn) (slow *conn, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.total >= limits.Connections || s.perClient[client] >= limits.ConnectionsPerClient {
-		return false
+	most := s.perClient[c.client()]
+	if most >= c.limits.ConnectionsPerClient {
+		return nil, false
+	}
+	if s.total >= c.limits.Connections {
+		for _, o := range s.waiting {
+			if n := s.perClient[o.client()]; n > most {
+				slow, most = o, n
+			}
+		}
+		if slow == nil {
+			return nil, false
+		}
+		s.uncount(slow)
 	}
 	if s.perClient == nil {
 		s.perClient = make(map[netip.Addr]int)
 	}
 	s.total++
-	s.perClient[client]++
-	return true
+	s.perClient[c.client()]++
+	c.counted = true
+	return slow, true
 }
 
-func (s *Server) leave(client netip.Addr) {
+func (s *Server) leave(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.uncount(c)
+}
+
+// uncount is for a connection that has ended, or is about to.
+func (s *Server) uncount(c *conn) {
+	if !c.counted {
+		return
+	}
+	c.counted = false
+	s.unwait(c)
 	s.total--
-	if s.perClient[client]--; s.perClient[client] == 0 {
-		delete(s.perClient, client)
+	if s.perClient[c.client()]--; s.perClient[c.client()] == 0 {
+		delete(s.perClient, c.client())
+	}
+}
+
+// wait notes that c waits for its client from now on, or does not; false: another
+// took its place.
+func (s *Server) wait(c *conn, waits bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.unwait(c); waits && c.counted {
+		s.waiting = append(s.waiting, c)
+	}
+	return c.counted
+}
+
+func (s *Server) unwait(c *conn) {
+	for i, o := range s.waiting {
+		if o == c {
+			s.waiting = append(s.waiting[:i], s.waiting[i+1:]...)
+			return
+		}
 	}
 }
 
