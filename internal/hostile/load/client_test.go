@@ -87,24 +87,35 @@ func (h *house) beside(t *testing.T, attack func(t *testing.T)) {
 	t.Logf("memory %d kB, at most %d kB; %d descriptors", memory(t, h.daemon, "VmRSS"), memory(t, h.daemon, "VmHWM"), descriptors(t, h.daemon))
 }
 
-// answered asks by UDP from an address of LAN2 until an answer is there: a datagram
-// may be lost in a flood.
-func (h *house) answered(t *testing.T, from netip.Addr, port uint16, question string) {
+// meanwhile asks by UDP from an address of LAN2 until there are five answers, which
+// the result waits for: a datagram may be lost in a flood.
+func (h *house) meanwhile(t *testing.T, from netip.Addr, port uint16, question string) (wait func()) {
 	t.Helper()
 	c, err := h.LAN2.ListenUDP(from.String() + ":0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
-	b := make([]byte, 1500)
-	begun := time.Now()
-	for n := 1; time.Since(begun) < patience; n++ {
-		c.WriteToUDPAddrPort([]byte(question), netip.AddrPortFrom(h.Router.Addr, port))
-		c.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
-		if _, err := c.Read(b); err == nil {
-			t.Logf("port %d answered %v after %v, at try %d", port, from, time.Since(begun), n)
-			return
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer c.Close()
+		b := make([]byte, 1500)
+		for tries, answers, begun := 1, 0, time.Now(); ; tries++ {
+			asked := time.Now()
+			c.WriteToUDPAddrPort([]byte(question), netip.AddrPortFrom(h.Router.Addr, port))
+			c.SetReadDeadline(asked.Add(500 * time.Millisecond))
+			if _, err := c.Read(b); err == nil {
+				if answers++; answers == 5 {
+					t.Logf("port %d answered %v 5 times for %d tries, in the end after %v", port, from, tries, time.Since(asked))
+					return
+				}
+			}
+			if time.Since(begun) > patience {
+				t.Errorf("port %d answered %v %d times for %d tries", port, from, answers, tries)
+				return
+			}
+			time.Sleep(100 * time.Millisecond) // a client that does not hurry
 		}
-	}
-	t.Errorf("no answer to %v at port %d", from, port)
+	}()
+	return func() { <-done }
 }

@@ -119,6 +119,10 @@ func (h *house) searches(t *testing.T) {
 		_, err := attacker.WriteToUDP(text, to)
 		return err
 	})
+	// Who was not said to search finds the router meanwhile; LAN2 itself must wait.
+	other := netip.MustParseAddr("192.168.77.21")
+	h.LAN2.Run(t, "ip", "addr", "add", other.String()+"/24", "dev", lab.HostDev)
+	defer h.meanwhile(t, other, ssdpPort, search("upnp:rootdevice"))()
 	forge := h.forger(t)
 	paced(t, 2, func(i int) error {
 		to := victim.LocalAddr().(*net.UDPAddr).AddrPort()
@@ -127,10 +131,6 @@ func (h *house) searches(t *testing.T) {
 		}
 		return forge(udp(to, netip.AddrPortFrom(h.Router.Addr, ssdpPort), text))
 	})
-	// Who was not said to search finds the router meanwhile; LAN2 itself must wait.
-	other := netip.MustParseAddr("192.168.77.21")
-	h.LAN2.Run(t, "ip", "addr", "add", other.String()+"/24", "dev", lab.HostDev)
-	h.answered(t, other, ssdpPort, search("upnp:rootdevice"))
 	for name, e := range map[string]*ear{"the attacker": attacker, "the victim": victim} {
 		e.quiet()
 		n, datagrams, size := e.searched()
@@ -149,11 +149,11 @@ func (h *house) mapRequests(t *testing.T) {
 	begun := time.Now()
 	attacker := listen(t, h.LAN1)
 	router := net.UDPAddrFromAddrPort(netip.AddrPortFrom(h.Router.Addr, pcpPort))
-	paced(t, 4, func(i int) error {
+	defer h.meanwhile(t, h.LAN2.Addr, pcpPort, "\x00\x00")()
+	paced(t, 3, func(i int) error {
 		_, err := attacker.WriteToUDP(mapRequest(i), router)
 		return err
 	})
-	h.answered(t, h.LAN2.Addr, pcpPort, "\x00\x00")
 	attacker.quiet()
 	_, n, size := attacker.searched()
 	most := 257 + int(250*time.Since(begun)/time.Second)

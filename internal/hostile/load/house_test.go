@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -128,13 +129,19 @@ func goroutines(t testing.TB, d *lab.Daemon) int {
 
 // dial connects from a host to the daemon's HTTP. Closing leaves nothing in
 // TIME_WAIT.
-func (h *house) dial(from *lab.Host) (*net.TCPConn, error) {
-	c, err := from.Dial("tcp4", h.web, patience)
-	if err != nil {
-		return nil, err
-	}
-	tcp := c.(*net.TCPConn)
-	tcp.SetLinger(0)
-	tcp.SetDeadline(time.Now().Add(patience))
-	return tcp, nil
+func (h *house) dial(from *lab.Host) (*net.TCPConn, error) { return h.dialFrom(from, from.Addr) }
+
+// dialFrom is dial for one address of the host.
+func (h *house) dialFrom(host *lab.Host, from netip.Addr) (tcp *net.TCPConn, err error) {
+	err = host.Do(func() error {
+		d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0)), Timeout: patience}
+		c, err := d.Dial("tcp4", h.web)
+		if err == nil {
+			tcp = c.(*net.TCPConn)
+			tcp.SetLinger(0)
+			tcp.SetDeadline(time.Now().Add(patience))
+		}
+		return err
+	})
+	return tcp, err
 }

@@ -25,6 +25,8 @@ func TestLoad(t *testing.T) {
 		{"mappings", h.mappings},
 		{"searches", h.searches},
 		{"NAT-PMP and PCP", h.mapRequests},
+		{"slow requests from the beginning", h.hold(t)},
+		{"slow requests of many addresses", h.slowOfMany},
 	} {
 		t.Run(attack.name, func(t *testing.T) { h.beside(t, attack.run) })
 	}
@@ -42,7 +44,7 @@ func TestLoad(t *testing.T) {
 const (
 	mostMemory = 16 << 10 // kB
 	few        = 4        // goroutines, of reads that begin or end
-	mostLines  = 400      // of the log, in the minute that all this takes
+	mostLines  = 900      // of the log: 50 about each address, and a few in the minute that all this takes
 )
 
 // readable looks at the log: a screen or two, and the number of the lines that are

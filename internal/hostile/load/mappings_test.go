@@ -24,7 +24,7 @@ func (h *house) mappings(t *testing.T) {
 		all.Add(1)
 		go func() {
 			defer all.Done()
-			for port := 1024 + i; port < 1<<16 && time.Since(begun) < 8*time.Second; port += len(asked) {
+			for port := 1024 + i; port < 1<<16 && (time.Since(begun) < 8*time.Second || asked[i] < mostOfOne); port += len(asked) {
 				answers, err := h.pipeline(&port, len(asked))
 				if err != nil {
 					t.Errorf("AddAnyPortMapping: %v", err)

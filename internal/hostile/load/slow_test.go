@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,10 +34,24 @@ func (h *house) beginnings() []string {
 
 // slow is 400 requests that never end, kept up for seconds: whatever the daemon
 // closes is opened again.
-func (h *house) slow(t *testing.T) {
+func (h *house) slow(t *testing.T) { h.stalls(t, h.LAN1.Addr) }
+
+// slowOfMany is the same from ten addresses of the one host, of which four could take
+// all the connections that the daemon has for a LAN.
+func (h *house) slowOfMany(t *testing.T) {
+	var from []netip.Addr
+	for i := range 10 {
+		a := netip.AddrFrom4([4]byte{192, 168, 77, byte(30 + i)})
+		h.LAN1.Run(t, "ip", "addr", "add", a.String()+"/24", "dev", lab.HostDev)
+		from = append(from, a)
+	}
+	h.stalls(t, from...)
+}
+
+func (h *house) stalls(t *testing.T, from ...netip.Addr) {
 	const slots = 400
 	beginnings := h.beginnings()
-	ctx, cancel := context.WithTimeout(context.Background(), 6*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	var all sync.WaitGroup
 	var opened, failed [slots]int
@@ -44,7 +60,7 @@ func (h *house) slow(t *testing.T) {
 		go func() {
 			defer all.Done()
 			for ctx.Err() == nil {
-				if h.stall(ctx, beginnings[(i+opened[i])%len(beginnings)]) != nil {
+				if h.stall(ctx, from[i%len(from)], beginnings[(i+opened[i])%len(beginnings)]) != nil {
 					failed[i]++
 				}
 				opened[i]++
@@ -61,12 +77,13 @@ func (h *house) slow(t *testing.T) {
 
 // stall begins a request and adds a byte a second, until the daemon ends it or ctx
 // does. Who was refused waits a little: the machine is the attacker's, too.
-func (h *house) stall(ctx context.Context, beginning string) error {
-	c, err := h.dial(h.LAN1)
+func (h *house) stall(ctx context.Context, from netip.Addr, beginning string) error {
+	c, err := h.dialFrom(h.LAN1, from)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
+	c.SetDeadline(time.Time{})
 	defer context.AfterFunc(ctx, func() { c.Close() })()
 	go func() {
 		io.WriteString(c, beginning)
@@ -87,6 +104,34 @@ func (h *house) stall(ctx context.Context, beginning string) error {
 	case <-ctx.Done():
 	}
 	return nil
+}
+
+// hold opens slow requests at an address of LAN1 and goes on with them, a byte a
+// second, until the result is called: by then the daemon must have ended them all,
+// in 15 s at most (HTTP-9).
+func (h *house) hold(t *testing.T) (over func(*testing.T)) {
+	from := netip.MustParseAddr("192.168.77.60")
+	h.LAN1.Run(t, "ip", "addr", "add", from.String()+"/24", "dev", lab.HostDev)
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	var held sync.WaitGroup
+	var n atomic.Int32
+	for i, begin := range append(h.beginnings(), h.beginnings()...) {
+		held.Add(1)
+		n.Add(1)
+		go func() {
+			defer held.Done()
+			if err := h.stall(ctx, from, begin); err != nil {
+				t.Errorf("hold connection %d: %v", i, err)
+			}
+			n.Add(-1)
+		}()
+	}
+	return func(t *testing.T) {
+		defer held.Wait()
+		defer cancel()
+		until(t, "the daemon ends all slow requests", func() bool { return n.Load() == 0 })
+	}
 }
 
 // connections come and go: at 10,000 a minute, and then as fast as they can.
@@ -134,11 +179,13 @@ func (h *house) large(t *testing.T) {
 			"Connection: close\r\n%sContent-Length: %d\r\n\r\n%s", h.control, h.web, wanIP1, field, length, body)
 	}
 	deep := strings.Repeat("<a>", 10000)
+	_, body, _ := strings.Cut(h.soap(h.control, wanIP1, "GetExternalIPAddress", strings.Repeat("<a>", 4000)+strings.Repeat("</a>", 4000), "close"), "\r\n\r\n")
 	chunked := strings.Replace(post("Transfer-Encoding: chunked\r\n", "40000000\r\n", 0), "Content-Length: 0\r\n", "", 1)
 	for _, attack := range []struct{ name, request, more, want string }{
 		{"1 GB", post("", "", 1<<30), strings.Repeat("x", 1<<16), "HTTP/1.1 413 "},
 		{"1 GB in a chunk", chunked, strings.Repeat("x", 1<<16), "HTTP/1.1 413 "},
 		{"10,000 nested tags", post("", deep, len(deep)), "", "HTTP/1.1 500 "},
+		{"4,000 nested tags that end", post("", body, len(body)), "", "HTTP/1.1 500 "},
 		{"a header of 64 kB", post("X: "+strings.Repeat("y", 64<<10)+"\r\n", "", 0), "", "HTTP/1.1 431 "},
 		{"a SOAPAction of 64 kB", post("SOAPAction: \""+strings.Repeat("y", 64<<10)+"\r\n", "", 0), "", "HTTP/1.1 431 "},
 		{"a header without end", "GET / HTTP/1.1\r\n", strings.Repeat("X: y\r\n", 1<<13), "HTTP/1.1 431 "},
