@@ -135,7 +135,16 @@ func (s *Server) mapError(err error) error {
 	case errors.Is(err, portmap.ErrFull):
 		code = s.code(errActionFailed, errFull)
 	}
+	if s.v2 && ofAnother(err) {
+		return code
+	}
 	return code.with("%v", err)
+}
+
+// ofAnother reports whether an error says what another host has, and for how long:
+// in version 2 a host sees only its own (ACC-2). The log has it.
+func ofAnother(err error) bool {
+	return errors.Is(err, portmap.ErrConflict) || errors.Is(err, portmap.ErrNotOwner)
 }
 
 func (s *Server) deletePortMapping(c *call) ([]string, error) {
@@ -148,6 +157,8 @@ func (s *Server) deletePortMapping(c *call) ([]string, error) {
 		return nil, nil
 	case errors.Is(err, portmap.ErrNoEntry):
 		return nil, errNoEntry // WIP-13
+	case s.v2 && ofAnother(err):
+		return nil, errNotAuthorized
 	case errors.Is(err, portmap.ErrNotAuthorized):
 		return nil, errNotAuthorized.with("%v", err)
 	default:

@@ -190,8 +190,9 @@ func pinholeError(err error) error {
 		return errNoPinhole
 	case errors.Is(err, portmap.ErrFull):
 		return errPinholesFull.with("%v", err)
-	case errors.Is(err, portmap.ErrNotLANHost), errors.Is(err, portmap.ErrNotAuthorized), errors.Is(err, portmap.ErrDenied),
-		errors.Is(err, portmap.ErrConflict): // PCP's, by its nonce
+	case ofAnother(err): // PCP's, by its nonce, or another host's
+		return errNotAuthorized
+	case errors.Is(err, portmap.ErrNotLANHost), errors.Is(err, portmap.ErrNotAuthorized), errors.Is(err, portmap.ErrDenied):
 		return errNotAuthorized.with("%v", err) // PIN-3
 	}
 	return errActionFailed.with("%v", err)

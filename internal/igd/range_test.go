@@ -293,3 +293,18 @@ func TestLeaseOfVersion2(t *testing.T) {
 		}
 	}
 }
+
+// ACC-2: in version 2 no error tells who has what is refused, and for how long.
+func TestErrorsOfAnother(t *testing.T) {
+	for i, svc := range []serviceSpec{wanIPSpec, wanIPSpec2} {
+		w := newWorld(t, []func(*world, *igd.Config){nil, version2}[i])
+		w.expect(0, alice, svc, "AddPortMapping", mapping()...)
+		taken := w.expect(718, bob, svc, "AddPortMapping", mapping("NewInternalClient", bob.String())...)
+		others := w.expect(606, bob, svc, "DeletePortMapping", "NewRemoteHost", "", "NewExternalPort", "8080", "NewProtocol", "TCP")
+		for _, r := range []reply{taken, others} {
+			if tells := strings.Contains(r.text, alice.String()); tells != (i == 0) {
+				t.Errorf("%s: %q", svc.typ, r.text)
+			}
+		}
+	}
+}

@@ -250,6 +250,8 @@ var (
 	ErrNoEntry       = errors.New("no such mapping")
 	ErrFirewall      = errors.New("the kernel refused the change")
 
+	// ErrNotOwner is the ErrNotAuthorized of who names what another host has.
+	ErrNotOwner = fmt.Errorf("%w", ErrNotAuthorized)
 	// ErrOtherMechanism is an ErrConflict with what NAT-PMP or PCP made (SPEC WIP-11).
 	ErrOtherMechanism = fmt.Errorf("%w", ErrConflict)
 	// ErrQuota is the ErrFull of one client.

@@ -242,7 +242,7 @@ func (t *Table) owns(e *entry, from netip.Addr, vouched bool) error {
 		return ErrNoEntry
 	}
 	if e.Client != from && !vouched && (t.policy.Secure || t.apart(e.Client, from)) {
-		return fmt.Errorf("%w: it belongs to %v", ErrNotAuthorized, e.Client)
+		return fmt.Errorf("%w: it belongs to %v", ErrNotOwner, e.Client)
 	}
 	return nil
 }
