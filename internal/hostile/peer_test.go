@@ -31,6 +31,8 @@ type peer struct {
 	addr   netip.Addr
 	router string // its address that this one asks
 	urls   map[string]service
+
+	secrets []string // what version 2 must not tell it
 }
 
 type service struct {
@@ -190,6 +192,11 @@ func (p *peer) call(typ, action string, args ...string) (out map[string]string, 
 		fmt.Fprintf(&inner, "</%s>", name)
 	}
 	status, reply := p.post(typ, action, envelope(typ, action, inner.String()))
+	for _, secret := range p.secrets {
+		if typ != wanip1 && strings.Contains(reply, secret) && !strings.Contains(inner.String(), secret) { // ACC-2
+			p.t.Errorf("%v: %s%q tells of %s:\n%s", p.addr, action, args, secret, reply)
+		}
+	}
 	out = leaves(reply)
 	if status == 200 {
 		return out, 0

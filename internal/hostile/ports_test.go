@@ -2,6 +2,7 @@ package hostile
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"testing"
 
@@ -15,7 +16,9 @@ func TestRouterPorts(t *testing.T) {
 	t.Parallel()
 	h := enter(t, "max_mappings_per_client = 1000")
 	tcp, udp := []uint16{port}, []uint16{1900, 5350, 5351}
-	for i, addr := range []string{"0.0.0.0", "::", lab.WANAddr, lab.RouterLANAddr, lab.WANAddr6, lab.RouterLANAddr6, "127.0.0.1", "::1"} {
+	h.onlyIPv4(20900)
+	tcp, udp = append(tcp, 20900), append(udp, 20900)
+	for i, addr := range []string{"::", lab.WANAddr, lab.RouterLANAddr, lab.WANAddr6, lab.RouterLANAddr6, "127.0.0.1", "::1"} {
 		n := uint16(21000 + 10*i)
 		l, err := h.Router.ListenTCP(netip.AddrPortFrom(netip.MustParseAddr(addr), n).String())
 		if err != nil {
@@ -43,6 +46,26 @@ func TestRouterPorts(t *testing.T) {
 	// The other protocol's port of the same number is nobody's.
 	if _, code := p.add(wanip1, "AddPortMapping", wish{external: 21000, proto: "UDP"}); code != 0 {
 		t.Errorf("UDP beside a TCP listener: error %d", code)
+	}
+}
+
+// onlyIPv4 listens on 0.0.0.0, which Go makes a dual-stack socket unless it is told.
+func (h *house) onlyIPv4(n int) {
+	h.t.Helper()
+	err := h.Router.Do(func() error {
+		l, err := net.ListenTCP("tcp4", &net.TCPAddr{Port: n})
+		if err != nil {
+			return err
+		}
+		h.t.Cleanup(func() { l.Close() })
+		c, err := net.ListenUDP("udp4", &net.UDPAddr{Port: n})
+		if err == nil {
+			h.t.Cleanup(func() { c.Close() })
+		}
+		return err
+	})
+	if err != nil {
+		h.t.Fatal(err)
 	}
 }
 

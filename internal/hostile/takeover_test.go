@@ -25,6 +25,8 @@ func TestTakeover(t *testing.T) {
 	h := enter(t, "max_mappings_per_client = 60").begin()
 	v := h.settleDown()
 	thief, thief6 := h.peer(h.LAN2, lab.LAN2Addr).find(), h.peer(h.LAN2, lab.LAN2Addr6).find()
+	thief.secrets = []string{lab.LAN1Addr, lab.LAN1Addr6, " s</errorDescription>"}
+	thief6.secrets = thief.secrets
 	v.wrote(t, thief, 30001)
 	kept := v.kept()
 	if len(kept) != len(v.rows) {
@@ -52,6 +54,33 @@ func TestTakeover(t *testing.T) {
 	v.wrote(t, thief, 30002)
 	if got := v.kept(); !slices.Equal(got, kept) {
 		t.Errorf("the lease file keeps\n%s\nkept\n%s", strings.Join(got, "\n"), strings.Join(kept, "\n"))
+	}
+}
+
+// TestOnlyVersion2: where version 1 is off, nobody sees what another has, whichever
+// control URL and service he writes (ACC-2, ACC-3).
+func TestOnlyVersion2(t *testing.T) {
+	t.Parallel()
+	auto, only := enter(t).begin(), enter(t, "igd = 2").begin()
+	urls := auto.peer(auto.LAN2, lab.LAN2Addr).find().urls // of both versions
+	owner, thief := only.peer(only.LAN1, lab.LAN1Addr), only.peer(only.LAN2, lab.LAN2Addr)
+	owner.urls, thief.urls = urls, urls
+	if _, code := owner.add(wanip2, "AddPortMapping", wish{external: byUPnP}); code != 0 {
+		t.Fatalf("error %d", code)
+	}
+	inner := "<NewPortMappingIndex>0</NewPortMappingIndex><NewRemoteHost/><NewExternalPort>20001</NewExternalPort><NewProtocol>TCP</NewProtocol>"
+	for _, at := range []string{wanip1, wanip2} {
+		for _, typ := range []string{wanip1, wanip2} {
+			for _, action := range []string{"GetGenericPortMappingEntry", "GetSpecificPortMappingEntry", "DeletePortMapping"} {
+				start := "POST " + thief.path(urls[at].Control) + "\r\nSOAPAction: \"" + typ + "#" + action + "\""
+				if status, reply := thief.ask(start, envelope(typ, action, inner)); status == 200 || strings.Contains(reply, lab.LAN1Addr+"<") {
+					t.Errorf("%s of %s at the URL of %s: %d %s", action, typ, at, status, reply)
+				}
+			}
+		}
+	}
+	if got := only.upnpctl("list"); !strings.Contains(got, lab.LAN1Addr) {
+		t.Errorf("the mapping is gone:\n%s", got)
 	}
 }
 
