@@ -88,6 +88,11 @@
 //   - What httpmsg refuses by itself has no SERVER: a page that came by DNS rebinding
 //     may read the answer, and would learn the kernel's version.
 //   - A port of NAT-PMP or PCP that was deleted is held for two minutes, in memory.
+//   - No LAN host gets more than its share: of the log, of connections, of ports held,
+//     of updates about a new address. The log knows by the first netip.Addr among the
+//     args of a line whose share it is. Of connections, a host has as many shares as
+//     addresses; so when none is left, the one that waits longest for the client with
+//     the most of them gives way.
 //   - A PORT_SET is one mapping with up to 64 ports; the quota counts each.
 //   - A served LAN has a segment for each version of IP. When an address becomes
 //     another one all segments say goodbye and begin with a new BOOTID; when IPv6

@@ -28,6 +28,8 @@ type house struct {
 	events   string // path of its events
 	control2 string // path of WANIPConnection:2
 	config   string
+	start    int  // descriptors of the daemon
+	flooded  bool // thousands of lines are due about the attacker
 }
 
 func enter(t *testing.T) *house {

@@ -11,7 +11,7 @@ import (
 // Issue 8, 4.
 func TestLoad(t *testing.T) {
 	h := enter(t)
-	start := descriptors(t, h.daemon)
+	h.start = descriptors(t, h.daemon)
 	for _, attack := range []struct {
 		name string
 		run  func(*testing.T)
@@ -30,7 +30,7 @@ func TestLoad(t *testing.T) {
 	} {
 		t.Run(attack.name, func(t *testing.T) { h.beside(t, attack.run) })
 	}
-	until(t, "all descriptors are back", func() bool { return descriptors(t, h.daemon) <= start })
+	until(t, "all descriptors are back", func() bool { return descriptors(t, h.daemon) <= h.start })
 	if n := memory(t, h.daemon, "VmHWM"); n >= mostMemory {
 		t.Errorf("the daemon had %d kB, want less than %d", n, mostMemory)
 	}
@@ -51,7 +51,7 @@ const (
 // left out.
 func (h *house) readable(t *testing.T) {
 	const leftOut = " more lines about " + lab.LAN1Addr + " were left out"
-	if err := h.daemon.WaitLog(leftOut); err != nil {
+	if err := h.daemon.WaitLog(leftOut); h.flooded && err != nil {
 		t.Error(err)
 	}
 	lines, omitted := strings.Split(h.daemon.Log(), "\n"), 0
@@ -62,7 +62,7 @@ func (h *house) readable(t *testing.T) {
 		}
 	}
 	t.Logf("%d lines in the log, and %d about the attacker left out", len(lines), omitted)
-	if len(lines) > mostLines || omitted < 1000 {
-		t.Errorf("%d lines in the log, want at most %d; %d left out", len(lines), mostLines, omitted)
+	if len(lines) > mostLines {
+		t.Errorf("want at most %d", mostLines)
 	}
 }
