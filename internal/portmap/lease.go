@@ -13,8 +13,8 @@ import (
 )
 
 // retryEvery is the pause before a Sync that failed is tried again: a fault that
-// ends is repaired within a second.
-const retryEvery = time.Second
+// ends is repaired within a second, the work of iptables included.
+const retryEvery = time.Second / 2
 
 // tick does what is due and says how long Run may sleep; false: for ever.
 func (t *Table) tick() (time.Duration, bool) {
