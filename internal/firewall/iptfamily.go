@@ -137,6 +137,9 @@ func (f *family) table(name string) string {
 func (f *family) list(ctx context.Context, wait int, table string, options ...string) (string, error) {
 	args := append([]string{"-w", strconv.Itoa(wait), "-t", table, "-S"}, options...)
 	listing, err := execute(ctx, f.path, "", args...)
+	if err == nil && (!strings.HasPrefix(listing, "-P ") || !strings.HasSuffix(listing, "\n")) { // the chains that every table has
+		err = fmt.Errorf("%s prints no rules", f.path)
+	}
 	if err != nil {
 		return "", fmt.Errorf("list table %s: %w", table, err)
 	}
@@ -194,10 +197,13 @@ func execute(ctx context.Context, path, input string, args ...string) (string, e
 	return stdout.String(), nil
 }
 
+// explained is how much a program may say, in bytes: it stands in one line of the log.
+const explained = 1000
+
 // explain joins what iptables-restore said in one line and adds the text of
 // the input line that it complains of.
 func explain(stderr, input string) string {
-	said := strings.Join(strings.Fields(stderr), " ")
+	said := strings.Join(strings.Fields(stderr[:min(len(stderr), explained)]), " ")
 	_, rest, _ := strings.Cut(said, "line ")
 	number, _, _ := strings.Cut(rest, " ")
 	n, err := strconv.Atoi(strings.TrimRight(number, ":"))
