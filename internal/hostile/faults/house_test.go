@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -157,6 +158,13 @@ func (h *house) differs() string {
 // checked wants that upnpctl check, too, finds the kernel right.
 func (h *house) checked(when string) {
 	h.t.Helper()
+	if h.rules != lab.Nftables {
+		for _, jump := range []string{"-A PREROUTING -j UPNPD-PRE\n", "-A POSTROUTING -j UPNPD-POST\n"} {
+			if n := strings.Count(h.nft("-w", "-t", "nat", "-S"), jump); n != 1 {
+				h.t.Errorf("%s: %d times %s", when, n, jump)
+			}
+		}
+	}
 	for _, line := range strings.Split(h.ctl("check"), "\n") {
 		if f := strings.Fields(line); len(f) > 2 && f[1] == "kernel" {
 			if f[0] != "PASS" {
@@ -213,3 +221,17 @@ func (h *house) alive() {
 
 // logged counts the lines of the log that contain the words.
 func (h *house) logged(words string) int { return strings.Count(h.daemon.Log(), words) }
+
+const (
+	hangUp     = syscall.SIGHUP
+	leasesPath = "/run/upnpd/leases"
+)
+
+// kept waits until the lease file has that many mappings.
+func (h *house) kept(want int) {
+	h.t.Helper()
+	home.Until(h.t, fmt.Sprintf("the lease file has %d mappings", want), func() bool {
+		text, _ := os.ReadFile(h.file(leasesPath))
+		return strings.Count(string(text), "\n") == want+1
+	})
+}
