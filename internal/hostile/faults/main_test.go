@@ -2,7 +2,9 @@ package faults
 
 import (
 	"flag"
+	"fmt"
 	"os"
+	"strings"
 	"testing"
 )
 
@@ -10,6 +12,10 @@ import (
 const atOnce = "12"
 
 func TestMain(m *testing.M) {
+	if socket, daemon, ok := strings.Cut(os.Getenv(supervisorEnv), " "); ok {
+		fmt.Fprintln(os.Stderr, supervised(socket, daemon))
+		os.Exit(1)
+	}
 	flag.Parse()
 	if err := flag.Set("test.parallel", atOnce); err != nil {
 		panic(err)
