@@ -19,8 +19,9 @@ const (
 	receiveBuffer = 1 << 20
 )
 
-// answerTime bounds the wait for the kernel's answers.
-const answerTime = 10 * time.Second
+// answerTime bounds the wait for an answer: it is there when the message has been
+// taken, or it never comes. Meanwhile nobody else gets a mapping.
+const answerTime = time.Second / 2
 
 // Lengths of the headers of a message: struct nlmsghdr, and struct nfgenmsg with
 // family, version and resource (linux/netlink.h, linux/netfilter/nfnetlink.h).
@@ -111,12 +112,12 @@ func (c *batchConn) commit(b *batch) error {
 	binary.NativeEndian.PutUint16(flags, binary.NativeEndian.Uint16(flags)|unix.NLM_F_ACK)
 	b.message(unix.NFNL_MSG_BATCH_END, 0, unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES, nil)
 	c.seq = b.seq
-	if err := c.socket.SetDeadline(time.Now().Add(answerTime)); err != nil {
-		return err
-	}
 	kernel := &unix.SockaddrNetlink{Family: unix.AF_NETLINK}
 	if _, err := c.socket.Sendmsg(context.Background(), b.bytes, nil, kernel, 0); err != nil {
 		return fmt.Errorf("send: %w", err)
+	}
+	if err := c.socket.SetReadDeadline(time.Now().Add(answerTime)); err != nil {
+		return err
 	}
 	return c.answer(first, last)
 }

@@ -3,6 +3,7 @@ package sock
 import (
 	"encoding/binary"
 	"fmt"
+	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -17,6 +18,10 @@ const (
 	closeBit  = 1 << 7  // TCP_CLOSE: a UDP socket that is not connected
 )
 
+// diagTime bounds the wait for answers, which are there at once or never come:
+// somebody waits for a mapping.
+const diagTime = time.Second / 2
+
 // diag asks sock_diag(7) for sockets with the local port, which looks only at
 // those that can answer: /proc/net/tcp makes the kernel walk the table of all
 // connections, milliseconds where the other takes a fraction of one.
@@ -26,6 +31,9 @@ func diag(tcp bool, port uint16) (bool, error) {
 		return false, err
 	}
 	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(diagTime)); err != nil {
+		return false, err
+	}
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
 		replies, err := c.Execute(netlink.Message{
 			Header: netlink.Header{Type: sockDiagByFamily, Flags: netlink.Request | netlink.Dump},

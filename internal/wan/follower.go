@@ -198,7 +198,7 @@ func (f *Follower) Counters() (Counters, error) {
 		return Counters{}, err
 	}
 	l, ok, err := readLink(c, s.Uplink.Name)
-	if err != nil || !ok {
+	if f.missed(err) != nil || !ok {
 		return Counters{}, err
 	}
 	return l.counters, nil
@@ -213,6 +213,15 @@ func (f *Follower) requests() (*netlink.Conn, State, error) {
 		return nil, State{}, os.ErrClosed
 	}
 	return f.socks.requests, f.state, nil
+}
+
+// missed has Run open rtnetlink again when an answer did not come in time: late, it
+// would be taken for that to another request.
+func (f *Follower) missed(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		f.interrupt()
+	}
+	return err
 }
 
 // Close ends Run and gives the sockets back. Closing again is no error.

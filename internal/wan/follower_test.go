@@ -400,3 +400,22 @@ func TestRunEnds(t *testing.T) {
 		t.Errorf("State after Close: %+v", s)
 	}
 }
+
+// TestMissedAnswer: when the kernel does not answer a question in time, rtnetlink is
+// opened again: late, the answer would be taken for that to the next one.
+func TestMissedAnswer(t *testing.T) {
+	lab.NeedAlone(t)
+	noDevices(t)
+	w := follow(t, "eth1")
+	w.run()
+	old := w.sockets()
+	w.missed(fmt.Errorf("read route: %w", os.ErrDeadlineExceeded))
+	for end := time.Now().Add(10 * time.Second); w.sockets() == old; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the sockets are still the same")
+		}
+	}
+	if _, err := w.Neighbors(); err != nil {
+		t.Error(err)
+	}
+}

@@ -46,7 +46,7 @@ func (f *Follower) Neighbors() ([]Neighbor, error) {
 		return nil, err
 	}
 	replies, err := dump(c, unix.RTM_GETNEIGH, unix.AF_UNSPEC, unix.SizeofNdMsg)
-	if err != nil {
+	if f.missed(err) != nil {
 		return nil, fmt.Errorf("read neighbours: %w", err)
 	}
 	var hosts []Neighbor
@@ -136,7 +136,7 @@ func (f *Follower) resolve(index int, addr netip.Addr) error {
 	}
 	nlenc.PutInt32(head[4:8], int32(index))
 	head[10] = unix.NTF_USE
-	if _, err = ask(c, unix.RTM_NEWNEIGH, netlink.Acknowledge|netlink.Create, head, addr); err != nil {
+	if _, err = ask(c, unix.RTM_NEWNEIGH, netlink.Acknowledge|netlink.Create, head, addr); f.missed(err) != nil {
 		return fmt.Errorf("resolve %s (needs root or CAP_NET_ADMIN): %w", addr, err)
 	}
 	return nil

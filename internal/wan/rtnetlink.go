@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/mdlayher/netlink"
 	"github.com/mdlayher/netlink/nlenc"
@@ -100,7 +101,7 @@ func readLink(c *netlink.Conn, name string) (link, bool, error) {
 // requestLink asks for the device that struct ifinfomsg, or the attribute
 // behind it, names.
 func requestLink(c *netlink.Conn, request []byte) (link, error) {
-	replies, err := c.Execute(netlink.Message{
+	replies, err := execute(c, netlink.Message{
 		Header: netlink.Header{Type: unix.RTM_GETLINK, Flags: netlink.Request},
 		Data:   request,
 	})
@@ -132,6 +133,16 @@ func readAddresses(c *netlink.Conn) ([]address, error) {
 	return addrs, nil
 }
 
+// answerTime bounds the wait for answers, which are there at once or never come.
+const answerTime = time.Second
+
+func execute(c *netlink.Conn, m netlink.Message) ([]netlink.Message, error) {
+	if err := c.SetReadDeadline(time.Now().Add(answerTime)); err != nil {
+		return nil, err
+	}
+	return c.Execute(m)
+}
+
 // dump asks for all objects of a family, AF_UNSPEC: of all families. The request is a header of size
 // bytes that begins with the family.
 func dump(c *netlink.Conn, typ netlink.HeaderType, family byte, size int) ([]netlink.Message, error) {
@@ -140,7 +151,7 @@ func dump(c *netlink.Conn, typ netlink.HeaderType, family byte, size int) ([]net
 		Data:   append([]byte{family}, make([]byte, size-1)...),
 	}
 	for range dumpTries {
-		replies, err := c.Execute(req)
+		replies, err := execute(c, req)
 		if err != nil || !slices.ContainsFunc(replies, interrupted) {
 			return replies, err
 		}
