@@ -55,26 +55,28 @@ func (k *Keeper) Fault() string {
 }
 
 // Run writes at once after a change, but not more often than every 800 ms, until
-// ctx ends, and then once more. What could not be written is tried again.
+// ctx ends, and then once more. What could not be written is tried again with the next
+// change, and else after ever longer waits.
 func (k *Keeper) Run(ctx context.Context) {
 	defer k.save()
+	var again <-chan time.Time
 	for retry := saveEvery; ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-k.dirty:
+		case <-again:
 		}
-		began, pause := time.Now(), saveEvery
+		began := time.Now()
 		if k.save() {
-			retry = saveEvery
+			again, retry = nil, saveEvery
 		} else {
-			k.Changed()
-			pause, retry = retry, min(2*retry, saveRetry)
+			again, retry = time.After(retry), min(2*retry, saveRetry)
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(pause - time.Since(began)):
+		case <-time.After(saveEvery - time.Since(began)):
 		}
 	}
 }

@@ -102,8 +102,14 @@ func TestKeeper(t *testing.T) {
 }
 
 // TestKeeperRetries: what cannot be written is tried again, with one line when that
-// begins and one when it ends.
+// begins and one when it ends; with the next change, too.
 func TestKeeperRetries(t *testing.T) {
+	for _, change := range []bool{false, true} {
+		keeperRetries(t, change)
+	}
+}
+
+func keeperRetries(t *testing.T, change bool) {
 	f := leaseFile(t)
 	if err := f.Write(nil); err != nil {
 		t.Fatal(err)
@@ -128,7 +134,12 @@ func TestKeeperRetries(t *testing.T) {
 		if err := os.RemoveAll(f.Path + ".new"); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Minute) // it is gone
+		if change { // issue 8, point 5
+			k.Changed()
+			time.Sleep(time.Second)
+		} else {
+			time.Sleep(time.Minute)
+		}
 		if got, _, _ := f.Read(1000); !slices.Equal(got, hostile()[:9]) || k.Fault() != "" || len(lines) != 2 {
 			t.Errorf("then: %d mappings, %d lines, fault %q", len(got), len(lines), k.Fault())
 		}
