@@ -228,10 +228,20 @@ const (
 )
 
 // kept waits until the lease file has that many mappings.
-func (h *house) kept(want int) {
+func (h *house) kept(want int) { h.t.Helper(); h.keptAt(leasesPath, want) }
+
+func (h *house) keptAt(path string, want int) {
 	h.t.Helper()
 	home.Until(h.t, fmt.Sprintf("the lease file has %d mappings", want), func() bool {
-		text, _ := os.ReadFile(h.file(leasesPath))
+		text, _ := os.ReadFile(h.file(path))
 		return strings.Count(string(text), "\n") == want+1
 	})
+}
+
+// again kills the daemon and starts it again.
+func (h *house) again() {
+	h.t.Helper()
+	h.daemon.Kill()
+	h.begin("")
+	h.For(h.t)
 }

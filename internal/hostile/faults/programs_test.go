@@ -192,10 +192,10 @@ func (h *house) reload() {
 // sweep runs each step of the script with a fault at its first call, then at its
 // second, and so on, until a step needs no more. arm is programs.arm, or what is
 // like it. It gives how many faults there were.
-func (h *house) sweep(mode string, arm func(mode string, n int) func() bool) (faults int) {
+func (h *house) sweep(mode string, steps []step, arm func(mode string, n int) func() bool) (faults int) {
 	h.t.Helper()
 	h.baseline()
-	for _, s := range script {
+	for _, s := range steps {
 		for n := 1; ; n++ {
 			if s.name == "expire" {
 				h.Client(1).Add("UDP", 18099, h.Served(), 1)
@@ -237,7 +237,7 @@ func sweepPrograms(t *testing.T, kind, mode string) {
 	p := newPrograms(t, kind)
 	h.configure(p.option())
 	h.begin("")
-	h.swept(h.sweep(mode, p.arm))
+	h.swept(h.sweep(mode, script, p.arm))
 }
 
 // swept judges a sweep.
