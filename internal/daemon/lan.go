@@ -13,19 +13,39 @@ import (
 	"github.com/linux-igd/upnpd/internal/wan"
 )
 
-// segment is one LAN by one version of IP.
+// segment is one LAN by one version of IP, for UPnP or for the protocols of port 5351:
+// where another program has the ports of the one, the other is served.
 type segment struct {
-	name string
-	ipv6 bool
+	name  string
+	ipv6  bool
+	byPCP bool // NAT-PMP and PCP
 }
 
 // String is for log lines.
 func (s segment) String() string {
+	name := s.name
 	if s.ipv6 {
-		return s.name + " by IPv6"
+		name += " by IPv6"
 	}
-	return s.name
+	if s.byPCP {
+		name += " for NAT-PMP and PCP"
+	}
+	return name
 }
+
+// spoken reports whether the configuration wants it.
+func (s segment) spoken(cfg *config.Config) bool {
+	switch {
+	case s.ipv6 && !cfg.IPv6:
+		return false
+	case s.byPCP:
+		return cfg.PCP || cfg.NATPMP && !s.ipv6 // NAT-PMP is for IPv4
+	}
+	return cfg.UPnP
+}
+
+// main tells those that clients must find: UPnP's, or without it the others.
+func (s segment) main(cfg *config.Config) bool { return s.byPCP != cfg.UPnP }
 
 // place is where a segment is served. If it changes, sockets and LOCATION do.
 type place struct {
@@ -62,13 +82,13 @@ func (p place) scopes(ipv6 bool) []ssdp.Scope {
 	return list
 }
 
-// lanServer is discovery and HTTP on one segment.
+// lanServer serves one segment.
 type lanServer struct {
 	segment
 	place     place
 	tasks     []func(context.Context) error // one for each protocol
 	sockets   []io.Closer
-	pcp       *pcp.Server // nil: not spoken
+	pcp       *pcp.Server // nil: of UPnP
 	announced bool
 	cancel    context.CancelFunc
 	done      chan struct{}
@@ -84,11 +104,11 @@ type announcement struct {
 // startLAN opens the sockets of a segment and serves on them.
 func (g *generation) startLAN(ctx context.Context, seg segment, at place) (*lanServer, error) {
 	s := &lanServer{segment: seg, place: at, done: make(chan struct{})}
-	err := g.addUPnP(s)
-	if err == nil {
-		err = g.addPCP(s)
+	add := g.addUPnP
+	if seg.byPCP {
+		add = g.addPCP
 	}
-	if err != nil {
+	if err := add(s); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
 	own, cancel := context.WithCancel(ctx)
@@ -131,14 +151,6 @@ func (s *lanServer) close() error {
 	}
 	return errors.Join(errs...)
 }
-
-// speaks reports whether there is anything to serve by this version of IP.
-func speaks(cfg *config.Config, ipv6 bool) bool {
-	return (!ipv6 || cfg.IPv6) && (cfg.UPnP || speaksPCP(cfg, ipv6))
-}
-
-// speaksPCP: NAT-PMP is for IPv4.
-func speaksPCP(cfg *config.Config, ipv6 bool) bool { return cfg.PCP || cfg.NATPMP && !ipv6 }
 
 // lan is what is known of the segment's LAN at this moment.
 func (g *generation) lan(seg segment) wan.LAN {

@@ -21,10 +21,6 @@ const firstPort, portTries = 49152, 100
 
 // addUPnP opens what a segment needs for UPnP: discovery and HTTP.
 func (g *generation) addUPnP(s *lanServer) error {
-	if !g.cfg.UPnP {
-		s.announced = true // there is nothing to wait for
-		return nil
-	}
 	listener, err := g.listen(s.segment)
 	if err != nil {
 		return err
@@ -32,7 +28,7 @@ func (g *generation) addUPnP(s *lanServer) error {
 	s.sockets = append(s.sockets, listener)
 	udp, err := g.listenSSDP(s.segment, s.place)
 	if err != nil {
-		return fmt.Errorf("discovery: %w", err)
+		return fmt.Errorf("discovery: %w; stop it, or set upnp = no", err)
 	}
 	s.sockets = append(s.sockets, udp)
 	onLink := func(a netip.Addr) bool { return g.onLink(s.segment, a) }
@@ -58,17 +54,15 @@ func (g *generation) addUPnP(s *lanServer) error {
 
 // addPCP opens what a segment needs for NAT-PMP and PCP.
 func (g *generation) addPCP(s *lanServer) error {
-	if !speaksPCP(g.cfg, s.ipv6) {
-		return nil
-	}
 	listen := sock.ListenUDP
 	if s.ipv6 {
 		listen = sock.ListenUDP6
 	}
 	udp, err := listen(s.name, g.sys.pcpPort)
 	if err != nil {
-		return fmt.Errorf("NAT-PMP and PCP: %w", err)
+		return fmt.Errorf("%w; stop it, or set natpmp = no and pcp = no", err)
 	}
+	s.announced = true // there is nothing to wait for
 	s.sockets = append(s.sockets, udp)
 	s.pcp = pcp.New(pcp.Config{
 		Table: g.table, State: g.devices.State, ExternalIP: g.cfg.ExtIP,

@@ -208,9 +208,9 @@ func (g *generation) reconcile(ctx context.Context, s wan.State) error {
 		g.ssdp.BootID = g.nextBootID() // SSDP-15, and SSDP-11: the same on all LANs
 	}
 	for _, lan := range s.LANs {
-		for _, ipv6 := range []bool{false, true} {
-			if speaks(g.cfg, ipv6) {
-				errs = append(errs, g.reconcileLAN(ctx, lan, ipv6))
+		for _, seg := range []segment{{lan.Name, false, false}, {lan.Name, true, false}, {lan.Name, false, true}, {lan.Name, true, true}} {
+			if seg.spoken(g.cfg) {
+				errs = append(errs, g.reconcileLAN(ctx, lan, seg))
 			}
 		}
 	}
@@ -233,8 +233,8 @@ func (g *generation) moved(s wan.State) bool {
 	return false
 }
 
-func (g *generation) reconcileLAN(ctx context.Context, lan wan.LAN, ipv6 bool) error {
-	seg, want := segment{lan.Name, ipv6}, placeOf(lan, ipv6)
+func (g *generation) reconcileLAN(ctx context.Context, lan wan.LAN, seg segment) error {
+	want, main := placeOf(lan, seg.ipv6), seg.main(g.cfg)
 	running := g.lans[seg]
 	if running != nil {
 		if running.place == want && lan.Up {
@@ -244,24 +244,28 @@ func (g *generation) reconcileLAN(ctx context.Context, lan wan.LAN, ipv6 bool) e
 		running.stop()
 	}
 	if lan.Index == 0 || !lan.Up || !want.addr.IsValid() {
-		if !ipv6 && (running != nil || !g.told) {
+		if main && !seg.ipv6 && (running != nil || !g.told) {
 			g.Log.Infof("%s is not up with an IPv4 address; waiting", lan.Name)
 		}
 		return nil
 	}
 	server, err := g.startLAN(ctx, seg, want)
 	if err != nil {
-		if g.served || ipv6 {
+		further := seg.ipv6 || !main // nobody shall be without a gateway for it
+		if g.served || further {
 			g.tryAgain(seg, err)
 		}
-		if ipv6 { // nobody shall be without a gateway for it
+		if further {
 			return nil
 		}
 		return fmt.Errorf("serve %v: %w", seg, err)
 	}
 	g.lans[seg] = server
+	if g.trouble[seg] != "" {
+		g.Log.Infof("serve %v: it works now", seg)
+	}
 	delete(g.trouble, seg)
-	g.told = false
+	g.told = g.told && !main
 	return nil
 }
 
@@ -286,14 +290,16 @@ func (g *generation) lost(lan *lanServer) {
 // checkReady says when every LAN that can be served is announced, and reports
 // the start.
 func (g *generation) checkReady() {
-	for _, lan := range g.lans {
+	announced := false
+	for seg, lan := range g.lans {
 		if !lan.announced {
 			return
 		}
+		announced = announced || seg.main(g.cfg)
 	}
 	if !g.told {
 		g.told = true
-		if len(g.lans) > 0 {
+		if announced {
 			g.Log.Infof("Advertisements Sent.  Listening for requests ... ")
 		} else {
 			g.Log.Infof("nothing is announced yet: no LAN is up with an address, or upnp = no")
