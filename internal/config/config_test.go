@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -239,6 +240,13 @@ func TestConfigFile(t *testing.T) {
 	}
 	if _, _, err := parse([]string{"a", "b", "--config", dir}, ""); err == nil || !strings.Contains(err.Error(), "is a directory") {
 		t.Errorf("a directory: %v", err)
+	}
+	pipe := filepath.Join(dir, "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := parse([]string{"a", "b", "--config", pipe}, ""); err == nil || !strings.Contains(err.Error(), "is a pipe") { // nor does it wait
+		t.Errorf("a pipe: %v", err)
 	}
 	c := mustParse(t, "extip = 203.0.113.9\r\nextif=a\r\n\tintif\t=\tb\t\r\n")
 	if c.ExtIP != netip.MustParseAddr("203.0.113.9") || c.ExtIf != "a" || c.IntIfs[0] != "b" || c.Path == "" {

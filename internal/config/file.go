@@ -21,6 +21,9 @@ func readFile(named, defaultPath string) (string, []setting, error) {
 	if named == "" {
 		path = defaultPath
 	}
+	if info, err := os.Stat(path); err == nil && info.Mode()&os.ModeNamedPipe != 0 { // nobody may ever write there
+		return "", nil, fmt.Errorf("configuration: %s is a pipe, which cannot be read again; use a file", path)
+	}
 	f, err := os.Open(path)
 	if named == "" && errors.Is(err, os.ErrNotExist) {
 		return "", nil, nil
