@@ -15,7 +15,7 @@ MAIN    = ./cmd/upnpd
 SIZED   = mips mipsle arm5 arm6 arm7 arm64 amd64
 TARGETS = $(SIZED) 386 386-softfloat mips64 riscv64 loong64
 
-.PHONY: all install cross size emulate lint check test vm demo lab bench bench-doc setup clean $(TARGETS)
+.PHONY: all install cross size emulate lint check fuzz test vm demo lab bench bench-doc setup clean $(TARGETS)
 .PHONY: ipk packages apk deb
 
 all:
@@ -97,8 +97,13 @@ lint:
 check:
 	GO=$(GO) scripts/test.sh
 
+# Every parser, FUZZTIME each. FUZZ=Flow chooses targets by their names.
+fuzz: setup
+	GO=$(GO) scripts/fuzz.sh $(FUZZ)
+
 test: setup
 	$(MAKE) lint size emulate check
+	$(MAKE) fuzz FUZZTIME=10s JOBS=$$(nproc)
 
 # A home router's life in a virtual machine with a 32-bit MIPS kernel.
 vm: setup
