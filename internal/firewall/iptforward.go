@@ -46,14 +46,7 @@ func forwardPath(ctx context.Context, program string, p forwarding) (warning str
 	if err != nil {
 		return "", fmt.Errorf("list table filter: %w", err)
 	}
-	p.rules = map[string][]string{}
-	for _, line := range strings.Split(listing, "\n") {
-		if rule, ok := strings.CutPrefix(uncommented(line), "-A "); ok {
-			chain, _, _ := strings.Cut(rule, " ")
-			p.rules[chain] = append(p.rules[chain], rule)
-		}
-	}
-	if end := p.end("FORWARD"); end == "ours" || end == "ACCEPT" || end == "" && !strings.Contains(listing, "-P FORWARD DROP") {
+	if end := p.through(listing); end == "ours" || end == "ACCEPT" || end == "" && !strings.Contains(listing, "-P FORWARD DROP") {
 		return "", nil
 	}
 	family, what, which := "ip", "mapped ports", "-m conntrack --ctstate DNAT -j ACCEPT"
@@ -86,14 +79,38 @@ type forwarding struct {
 	uplink string              // the device that it comes from; "": unknown
 	marked bool                // it carries our mark
 	rules  map[string][]string // of each chain, without the -A
+	ends   map[string]string   // of the chains that were looked through
 
 	pinholes bool // it goes to one: our chain accepts it
 }
 
+// through is end of the forward chain of a table that iptables -S has listed.
+func (p forwarding) through(listing string) string {
+	p.rules, p.ends = map[string][]string{}, map[string]string{}
+	for _, line := range strings.Split(listing, "\n") {
+		if rule, ok := strings.CutPrefix(uncommented(line), "-A "); ok {
+			chain, _, _ := strings.Cut(rule, " ")
+			p.rules[chain] = append(p.rules[chain], rule)
+		}
+	}
+	return p.end("FORWARD")
+}
+
 // end is where the packet ends in a chain: "ours" for a rule that accepts what is
-// redirected, ACCEPT, DROP, or "" when it leaves the chain. The kernel has seen to
-// it that chains make no loops.
+// redirected, ACCEPT, DROP, or "" when it leaves the chain. Each chain is looked
+// through once, however many rules jump to it.
 func (p forwarding) end(chain string) string {
+	end, known := p.ends[chain]
+	if !known {
+		p.ends[chain] = "" // a loop, which the kernel does not allow, ends here
+		end = p.walk(chain)
+		p.ends[chain] = end
+	}
+	return end
+}
+
+// walk is end, rule by rule.
+func (p forwarding) walk(chain string) string {
 	for _, rule := range p.rules[chain] {
 		sees, always := p.sees(rule)
 		if !sees {
