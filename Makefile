@@ -97,7 +97,7 @@ lint:
 check:
 	GO=$(GO) scripts/test.sh
 
-# Every parser, FUZZTIME each. FUZZ=Flow chooses targets by their names.
+# Every parser, FUZZTIME each. FUZZ=gena/ or FUZZ=Flow chooses by name.
 fuzz: setup
 	GO=$(GO) scripts/fuzz.sh $(FUZZ)
 

@@ -81,7 +81,7 @@ for dir in "${packages[@]}"; do
 	at=$(mktemp -d -p "$work")
 	"$go" test -c -fuzz=. -o "$at/binary" "$dir"
 	for target in $(cd "$dir" && "$at/binary" -test.list '^Fuzz' | grep '^Fuzz'); do
-		if wanted "$target" "$@"; then
+		if wanted "${dir#"$PWD"/}/$target" "$@"; then
 			echo "$at/binary $dir $target" >>"$work/targets"
 		fi
 	done
@@ -90,7 +90,7 @@ done
 	echo "fuzz: no such target: $*" >&2
 	exit 1
 }
-echo "fuzz: $(wc -l <"$work/targets") targets, $time each, $jobs at a time"
+echo "fuzz: targets $(wc -l <"$work/targets"), $time each, $jobs at a time"
 # shellcheck disable=SC2059
 printf "$columns" package target executions new result
 xargs -P "$jobs" -L 1 "$0" --one <"$work/targets"
