@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/spf13/pflag"
 )
@@ -80,8 +82,18 @@ func (l *commandLine) devices(names []string) error {
 	return nil
 }
 
-// flagError says in our words what pflag found.
+// flagError says in our words what pflag found, in one line that prints whatever
+// the arguments were.
 func flagError(err error) error {
+	return errors.New(strings.Map(func(r rune) rune {
+		if !strconv.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, inOurWords(err).Error()))
+}
+
+func inOurWords(err error) error {
 	switch e := err.(type) { // pflag wraps neither
 	case *pflag.NotExistError:
 		if e.GetSpecifiedShortnames() == "" {
