@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -68,8 +69,8 @@ func (l *Log) printf(level config.LogLevel, format string, args ...any) {
 		return
 	}
 	line := fmt.Sprintf(format, args...)
-	l.write(level, strings.Map(func(r rune) rune { // one call is one line
-		if r < ' ' || r == 0x7f {
+	l.write(level, strings.Map(func(r rune) rune { // one call is one line, and cannot command a terminal
+		if !strconv.IsPrint(r) {
 			return ' '
 		}
 		return r
