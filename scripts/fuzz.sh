@@ -77,7 +77,11 @@ wanted() { # NAME WORD...: no words want all
 began=$SECONDS
 mapfile -t packages < <("$go" list -f '{{.Dir}} {{.TestGoFiles}} {{.XTestGoFiles}}' ./... | grep -v '\[\] \[\]$' | cut -d ' ' -f 1)
 for dir in "${packages[@]}"; do
-	grep -qs '^func Fuzz' "$dir"/*_test.go || continue
+	some= # that is wanted, if a build tag does not leave it out
+	while read -r _ target; do
+		wanted "${dir#"$PWD"/}/$target" "$@" && some=yes
+	done < <(grep -ohs '^func Fuzz[A-Za-z0-9_]*' "$dir"/*_test.go)
+	[[ -n $some ]] || continue
 	at=$(mktemp -d -p "$work")
 	"$go" test -c -fuzz=. -o "$at/binary" "$dir"
 	for target in $(cd "$dir" && "$at/binary" -test.list '^Fuzz' | grep '^Fuzz'); do
