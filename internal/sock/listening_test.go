@@ -1,6 +1,7 @@
 package sock
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -93,6 +94,8 @@ func TestHasSocketBadTables(t *testing.T) {
 	}
 }
 
+// FuzzHasSocket: whatever the kernel prints, what is found is there, and the two
+// tables are read alike where both can be.
 func FuzzHasSocket(f *testing.F) {
 	f.Add(tcpHeadings+"   0: 00000000:0050 00000000:0000 0A"+rest, uint16(80))
 	f.Add("", uint16(0))
@@ -102,7 +105,18 @@ func FuzzHasSocket(f *testing.F) {
 		if found && err != nil {
 			t.Errorf("found, and %v", err)
 		}
+		if found && (!strings.Contains(table, fmt.Sprintf(":%04X", port)) || !strings.Contains(table, stateListen)) {
+			t.Errorf("port %d is found in %q", port, table)
+		}
+		_, body, _ := strings.Cut(table, "\n")
+		if closed, err := hasSocket(strings.NewReader(table), stateClose, port); err == nil && len(inodes(body, port)) > 0 && !closed && isASCII(body) {
+			t.Errorf("port %d has a socket in %q", port, table)
+		}
 	})
+}
+
+func isASCII(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r > '~' })
 }
 
 // The kernel's own tables, of the namespace of the tests.

@@ -209,16 +209,22 @@ func TestUsers(t *testing.T) {
 	}
 }
 
-// Whatever the kernel prints, reading it does not panic.
+// FuzzProcNet: whatever the kernel prints, reading it ends, and a socket that is
+// found is in a line with its port.
 func FuzzProcNet(f *testing.F) {
 	f.Add(fmt.Sprintf(igmp, "010000E0", "FAFFFFEF"))
 	f.Add(udpHeadings + socketLine("00000000:076C", "07", "101"))
 	f.Add("\t\n \n")
 	f.Fuzz(func(t *testing.T, table string) {
-		joinedIn(table, "br-lan", group)
+		if joinedIn(table, "br-lan", group) && (!strings.Contains(table, "br-lan") || !strings.Contains(table, "FAFFFFEF") && !strings.Contains(table, "EFFFFFFA")) {
+			t.Errorf("%q has the group", table)
+		}
+		if name := printable(table); len(name) != len(table) || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r > '~' }) {
+			t.Errorf("%q is a name", name)
+		}
 		for _, inode := range inodes(table, 1900) {
-			if strings.ContainsAny(inode, " \n") {
-				t.Errorf("inode %q", inode)
+			if strings.ContainsAny(inode, " \n") || !strings.Contains(table, ":076C") {
+				t.Errorf("inode %q of %q", inode, table)
 			}
 		}
 	})

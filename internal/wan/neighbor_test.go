@@ -1,6 +1,7 @@
 package wan
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -73,11 +74,26 @@ func TestParseNeighbor(t *testing.T) {
 	}
 }
 
+// FuzzParseNeighbor: whatever the kernel says of a host or a route, reading it ends,
+// what is read is in it, and nobody is reachable without a MAC who needs one.
 func FuzzParseNeighbor(f *testing.F) {
-	f.Add(neighborBytes(f, 7, unix.NUD_STALE, attrs{{Type: unix.NDA_DST, Data: []byte{10, 0, 0, 9}}}))
-	f.Fuzz(func(_ *testing.T, b []byte) {
-		_, _ = parseNeighbor(b)
-		_, _ = parseRoute(b)
+	dst := netlink.Attribute{Type: unix.NDA_DST, Data: []byte{10, 0, 0, 9}}
+	mac := netlink.Attribute{Type: unix.NDA_LLADDR, Data: []byte{2, 0, 0, 0, 0, 9}}
+	for _, nud := range []uint16{0, unix.NUD_STALE, unix.NUD_FAILED, unix.NUD_NOARP, 0xffff} {
+		f.Add(neighborBytes(f, 7, nud, attrs{dst, mac}))
+		f.Add(neighborBytes(f, -1, nud, attrs{dst}))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if n, err := parseNeighbor(b); err == nil {
+			nud := nlenc.Uint16(b[8:10])
+			if n.State > NeighborFailed || n.Addr.Zone() != "" || n.Addr.IsValid() && !bytes.Contains(b, n.Addr.AsSlice()) || !bytes.Contains(b, n.MAC[:]) && n.MAC != [6]byte{} ||
+				n.State == NeighborReachable && nud&^unix.NUD_NOARP == 0 && n.MAC == [6]byte{} || (nud == 0 && n.State != NeighborUnknown) {
+				t.Errorf("%x is %+v", b, n)
+			}
+		}
+		if index, err := parseRoute(b); err == nil && index == 0 {
+			t.Errorf("%x is a route by no device", b)
+		}
 	})
 }
 

@@ -1,6 +1,7 @@
 package wan
 
 import (
+	"bytes"
 	"net/netip"
 	"testing"
 
@@ -197,11 +198,31 @@ func TestMatters(t *testing.T) {
 	}
 }
 
-// Whatever arrives, reading it does not panic.
+// FuzzMatters: whatever arrives, reading it ends; a datagram that is cut matters,
+// and an address has a prefix that it can have.
 func FuzzMatters(f *testing.F) {
-	f.Add(event(f, unix.RTM_NEWLINK, linkBytes(f, 0, 7, 1, attrs{name("eth1"), {Type: unix.IFLA_STATS64, Data: make([]byte, 192)}})))
-	f.Add(event(f, unix.RTM_NEWADDR, addrBytes(f, 24, 0, 0, 7, attrs{{Type: unix.IFA_LOCAL, Data: []byte{11, 0, 0, 2}}})))
-	f.Fuzz(func(_ *testing.T, datagram []byte) {
-		devices{names: []string{"eth1"}, indexes: []int{7}}.matters(datagram)
+	link := linkBytes(f, 0, 7, 1, attrs{name("eth1"), {Type: unix.IFLA_STATS64, Data: make([]byte, 192)}})
+	addr := addrBytes(f, 24, 0, 0, 7, attrs{{Type: unix.IFA_LOCAL, Data: []byte{11, 0, 0, 2}}, {Type: unix.IFA_ADDRESS, Data: make([]byte, 16)}})
+	f.Add(event(f, unix.RTM_NEWLINK, link))
+	f.Add(event(f, unix.RTM_NEWADDR, addr))
+	f.Add(append(event(f, unix.RTM_DELADDR, addr), event(f, unix.RTM_NEWROUTE, make([]byte, 12))...))
+	f.Add(link)
+	f.Add(addr)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		d := devices{names: []string{"eth1"}, indexes: []int{7}}
+		whole := d.matters(b)
+		if n := len(b); n >= unix.NLMSG_HDRLEN && nlenc.Uint32(b[:4]) > uint32(n) && !whole {
+			t.Errorf("%x is cut, but does not matter", b)
+		}
+		if whole != d.matters(b) {
+			t.Errorf("%x matters now and then", b)
+		}
+		if l, err := parseLink(b); err == nil && !bytes.Contains(b, []byte(l.name)) {
+			t.Errorf("%x is %+v", b, l)
+		}
+		a, err := parseAddress(b)
+		if p := a.prefix; err == nil && p != (netip.Prefix{}) && (!p.IsValid() || p.Addr().Zone() != "" || p.Bits() != int(b[1]) && !p.IsSingleIP()) {
+			t.Errorf("%x is %+v", b, a)
+		}
 	})
 }
