@@ -12,6 +12,7 @@ import (
 // 268), references, pieces of text.
 var shapes = map[string]func(n int) string{
 	"nested tags":       func(n int) string { return strings.Repeat("<a>", n/7) + strings.Repeat("</a>", n/7) },
+	"a nested header":   func(n int) string { return header + strings.Repeat("<a>", n/3) },
 	"open tags":         func(n int) string { return strings.Repeat("<a>", n/3) },
 	"nested namespaces": func(n int) string { return strings.Repeat("<a xmlns:u='m'>", n/15) },
 	"attributes":        func(n int) string { return "<a" + numbered(" a%d=''", n) + "/>" },
@@ -30,6 +31,9 @@ var shapes = map[string]func(n int) string{
 	"returns":           func(n int) string { return argument(strings.Repeat("\r", n)) },
 }
 
+// header is where a reader skips what it does not know.
+const header = `<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Header>`
+
 func numbered(format string, n int) string {
 	var b strings.Builder
 	for i := 0; b.Len() < n; i++ {
@@ -46,7 +50,10 @@ func TestMemory(t *testing.T) {
 	for name, shape := range shapes {
 		var took [2]uint64
 		for i, n := range []int{16 << 10, 32 << 10} {
-			body := []byte(opening + shape(n) + closing)
+			body := []byte(shape(n))
+			if body[1] != 's' {
+				body = []byte(opening + shape(n) + closing)
+			}
 			took[i] = allocated(func() { _, _ = ParseCall(body) })
 			if took[i] > 4*uint64(len(body)) {
 				t.Errorf("%s: %d bytes to read %d", name, took[i], len(body))

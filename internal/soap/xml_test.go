@@ -182,6 +182,7 @@ func FuzzAppend(f *testing.F) {
 	f.Add("urn:schemas-upnp-org:service:WANIPConnection:1", "a<b>&\"c\"'\t\r\n")
 	f.Add("\x00", "\xff\ufffe]]>")
 	f.Add("", "")
+	f.Add("urn:x", strings.Repeat("é", 256))
 	clean := func(s string) string {
 		return strings.Map(func(r rune) rune {
 			if !isChar(r) {
