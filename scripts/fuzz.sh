@@ -12,14 +12,40 @@ go=$(command -v "${GO:-go}")
 time=${FUZZTIME:-1m} jobs=${JOBS:-1}
 columns='%-24s %-16s %12s %8s  %s\n'
 
+# workers PID: the processes at the ends of its family.
+workers() {
+	local child
+	if [[ -z $(pgrep -P "$1") ]]; then
+		echo "$1"
+		return
+	fi
+	for child in $(pgrep -P "$1"); do
+		workers "$child"
+	done
+}
+
+# watch PID LOG: an input that never ends shows as seconds without executions. The
+# fuzzer would wait and then call it ok; a worker that ends it takes for a failure,
+# and it writes the input down.
+watch() {
+	while sleep 1 && kill -0 "$1" 2>/dev/null; do
+		if [[ $(grep '^fuzz: elapsed' "$2" | tail -n 2 | grep -c '(0/sec)') -eq 2 ]]; then
+			workers "$1" | grep -vx "$1" | xargs -r kill -QUIT 2>/dev/null || true
+			sleep 3
+		fi
+	done
+}
+
 # one BINARY DIR TARGET: fuzzes it and prints its line; the rest is in BINARY's
 # directory. Status 1: the target fails.
 one() {
 	local binary=$1 dir=$2 target=$3 package log status=0 word=ok
 	package=${dir#"$PWD"/}
 	log=$(dirname "$binary")/$target.log
-	(cd "$dir" && "$binary" -test.run='^$' -test.fuzz="^$target\$" -test.fuzztime="$time" -test.fuzzminimizetime=1s \
-		-test.parallel="$workers" -test.fuzzcachedir="$cache/$package") >"$log" 2>&1 || status=$?
+	(cd "$dir" && exec "$binary" -test.run='^$' -test.fuzz="^$target\$" -test.fuzztime="$time" -test.fuzzminimizetime=1s \
+		-test.parallel="$each" -test.fuzzcachedir="$cache/$package") >"$log" 2>&1 &
+	watch $! "$log" &
+	wait %1 || status=$?
 	if [[ $status -ne 0 ]]; then
 		word=FAIL
 		# The end of the time is taken for a failure now and then: go.dev/issue/75804.
@@ -61,7 +87,7 @@ fi
 cpus=$(nproc)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-export GO=$go FUZZTIME=$time workers=$((cpus / jobs > 1 ? cpus / jobs : 1)) failed=$work/failed
+export GO=$go FUZZTIME=$time each=$((cpus / jobs > 1 ? cpus / jobs : 1)) failed=$work/failed
 cache=$("$go" env GOCACHE)/fuzz/upnpd
 export cache
 wanted() { # NAME WORD...: no words want all

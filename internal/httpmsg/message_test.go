@@ -129,9 +129,13 @@ func TestAppendMessage(t *testing.T) {
 func FuzzParseDatagram(f *testing.F) {
 	for _, tt := range datagrams {
 		f.Add([]byte(tt.in))
+		f.Add([]byte(tt.in + strings.Repeat("x", maxDatagram)))
 	}
 	f.Fuzz(func(t *testing.T, p []byte) {
 		req, err := ParseDatagram(p)
+		if err == nil && (len(p) > maxDatagram || len(req.Header) > maxFields) {
+			t.Fatalf("%d bytes with %d fields are read", len(p), len(req.Header))
+		}
 		if err != nil {
 			if !errors.Is(err, ErrMalformed) {
 				t.Fatalf("error is not ErrMalformed: %v", err)

@@ -23,6 +23,7 @@ func FuzzReceive(f *testing.F) {
 		f.Add([]byte(mSearch(man, "MX: 2", "ST: "+st)), true)
 		f.Add([]byte(mSearch(man, "ST: "+st)), false)
 	}
+	f.Add([]byte(mSearch(man, "MX: 2", "ST: ssdp:all")+strings.Repeat("x", maxDatagram)), true)
 	f.Add([]byte("M-SEARCH * HTTP/1.1"), true) // CVE-2013-0229
 	f.Add([]byte("HTTP/1.1 200 OK\r\nST: ssdp:all\r\n\r\n"), true)
 	f.Add([]byte("NOTIFY * HTTP/1.1\r\nNTS: ssdp:alive\r\n\r\n"), true)
