@@ -21,6 +21,7 @@ func FuzzReceive(f *testing.F) {
 		"uuid:" + strings.Repeat("a", 2000), "uuid:::", "urn:::1", // CVE-2012-5958
 	} {
 		f.Add([]byte(mSearch(man, "MX: 2", "ST: "+st)), true)
+		f.Add([]byte(mSearch(man, "MX: 120", "ST: "+st)), true)
 		f.Add([]byte(mSearch(man, "ST: "+st)), false)
 	}
 	f.Add([]byte(mSearch(man, "MX: 2", "ST: ssdp:all")+strings.Repeat("x", maxDatagram)), true)
