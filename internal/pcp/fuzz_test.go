@@ -12,7 +12,7 @@ func FuzzReceive(f *testing.F) {
 	m := wish{lifetime: 600, nonce: 1, protocol: 6, internal: 5000, external: 6000}
 	for _, p := range [][]byte{
 		{}, {0}, {0, 0}, {0, 128}, {0, 3}, {0, 127, 1, 2, 3}, {1, 0}, {2, 0}, {255, 127}, pmp(1, 5000, 5000, 60), pmp(2, 5000, 5000, 0),
-		pmp(1, 0, 0, 0), pmp(2, 0, 1, 1), header(0, 0, ann), header(0, 0, ann6), header(2, 0, ann), m.of(ann), m.of(ann6), m.of(bob),
+		pmp(1, 0, 0, 0), pmp(2, 0, 1, 1), pmp(1, 5000, 5000, 60)[:10], header(0, 0, ann), header(0, 0, ann6), header(2, 0, ann), m.of(ann), m.of(ann6), m.of(bob),
 		wish{protocol: 6, internal: 5000}.of(ann), wish{protocol: 6}.of(ann), wish{lifetime: 1}.of(ann), wish{lifetime: 1, internal: 1}.of(ann),
 	} {
 		f.Add(p)
@@ -20,7 +20,7 @@ func FuzzReceive(f *testing.F) {
 	for _, o := range [][]byte{
 		option(1, unhex(annHex)...), option(1, unhex(ours)...), option(2), filterOption(128, 80, "::ffff:11.0.0.9"), filterOption(0, 0, "::"),
 		filterOption(96, 0, "::ffff:0.0.0.0"), filterOption(32, 0, "2001:db8::"), option(128, []byte("game")...), option(128), option(129, 1),
-		option(130, 0, 4, 0x13, 0x88, 1), option(130, 255, 255, 0x13, 0x88, 0), {128, 0, 255, 255}, {2, 0, 0, 1, 0, 0, 0, 0}, make([]byte, 1040), make([]byte, 1044),
+		option(130, 0, 4, 0x13, 0x88, 1), option(130, 255, 255, 0x13, 0x88, 0), {128, 0, 255, 255}, {128, 0, 0, 8, 1, 2, 3, 4}, option(130, 0, 4), option(3, make([]byte, 16)...), {2, 0, 0, 1, 0, 0, 0, 0}, make([]byte, 1040), make([]byte, 1044),
 	} {
 		m := m
 		m.options = [][]byte{o}
