@@ -18,7 +18,9 @@ func FuzzTogether(f *testing.F) {
 		return w
 	}
 	other, gone := with(func(w *wish) { w.nonce = 2 }), with(func(w *wish) { w.lifetime = 0 })
-	long := with(func(w *wish) { w.options = [][]byte{option(128, make([]byte, 300)...), option(130, 0, 4, 0x13, 0x88, 1)} })
+	long := with(func(w *wish) {
+		w.options = [][]byte{option(128, make([]byte, 300)...), option(130, 0, 4, 0x13, 0x88, 1)}
+	})
 	filter := with(func(w *wish) { w.options = [][]byte{filterOption(128, 80, "::ffff:11.0.0.9")} })
 	third := with(func(w *wish) { w.options = [][]byte{option(1, unhex(annHex)...)} })
 	for _, s := range [][3][]byte{
