@@ -201,6 +201,9 @@ func TestLimits(t *testing.T) {
 			w.subscribe(host)
 		}
 		w.status("17 of one host", 503, "SUBSCRIBE", host, nt, callbackOf(host))
+		if n := len(w.log()); n != 6 { // one a minute for each host
+			t.Errorf("%d lines: %q", n, w.log())
+		}
 	})
 }
 
@@ -233,4 +236,76 @@ func TestRefusalLine(t *testing.T) {
 	if lines := w.log(); len(lines) != 1 || lines[0] != want {
 		t.Errorf("log %q", lines)
 	}
+}
+
+// GENA-13, GENA-14: the connection goes out where the SUBSCRIBE came in, from
+// the router's address there.
+func TestWayOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.run()()
+		req := ask("SUBSCRIBE", path, "fe80::7%br1", nt, "CALLBACK: <http://[fe80::7]:80/x>")
+		req.Device, req.Local = "br1", netip.MustParseAddrPort("[fe80::1]:49152")
+		resp := w.Handle(req)
+		if resp.Status != 200 {
+			t.Fatal(resp.Status)
+		}
+		resp.Sent()
+		w.hurry()
+		synctest.Wait()
+		if len(w.dials) != 1 || w.dials[0] != "br1 fe80::1 [fe80::7]:80" {
+			t.Errorf("dialled %q", w.dials)
+		}
+		if got := w.messages(); len(got) != 1 || got[0].host != "[fe80::7]:80" || got[0].line != "NOTIFY /x" {
+			t.Errorf("got %+v", got)
+		}
+	})
+}
+
+// FuzzHandle: whatever the fields are, the answer is one of GENA-3, and only a
+// request that GENA-1 or GENA-4 describes succeeds.
+func FuzzHandle(f *testing.F) {
+	for _, method := range []string{"SUBSCRIBE", "UNSUBSCRIBE", "GET"} {
+		f.Add(method, "", "upnp:event", "<http://192.168.1.7:80/>", "Second-1800", uint8(6))
+		f.Add(method, "own", "", "", "Second-infinite", uint8(1))
+		f.Add(method, "own", "", "", "Second-999999", uint8(1))
+		f.Add(method, "uuid:x", "upnp:event", "", "", uint8(3))
+	}
+	f.Fuzz(func(t *testing.T, method, sid, nt, callback, timeout string, present uint8) {
+		w := newWorld(t)
+		own := w.subscribe(host)
+		if sid == "own" {
+			sid = own
+		}
+		req := ask(method, path, host, "TIMEOUT: x")
+		req.Header[0].Value = timeout
+		for i, field := range []httpmsg.Field{{Name: "SID", Value: sid}, {Name: "NT", Value: nt}, {Name: "CALLBACK", Value: callback}} {
+			if present>>i&1 == 1 {
+				req.Header = append(req.Header, field)
+			}
+		}
+		resp := w.Handle(req)
+		hasSID, hasNT, hasCallback := present&1 == 1, present&2 == 2, present&4 == 4
+		isNew := method == "SUBSCRIBE" && !hasSID && hasNT && hasCallback && nt == "upnp:event"
+		isKnown := hasSID && sid == own && !hasNT && !hasCallback
+		switch resp.Status {
+		case 200:
+			if isNew == isKnown {
+				t.Errorf("200 to %+v", req)
+			}
+			if life, _ := resp.Header.Get("TIMEOUT"); method == "SUBSCRIBE" && !regexp.MustCompile(`^Second-\d{4,5}$`).MatchString(life) {
+				t.Errorf("TIMEOUT %q", life)
+			}
+		case 400, 412:
+			if isKnown && (method == "SUBSCRIBE" || method == "UNSUBSCRIBE") {
+				t.Errorf("%d to %+v", resp.Status, req)
+			}
+		case 405, 501:
+			if method == "SUBSCRIBE" || method == "UNSUBSCRIBE" {
+				t.Errorf("%d to %s", resp.Status, method)
+			}
+		default:
+			t.Errorf("%d to %+v", resp.Status, req)
+		}
+	})
 }
