@@ -102,7 +102,7 @@ type kernelChain struct {
 }
 
 func readChains(conn *netlink.Conn) ([]kernelChain, error) {
-	replies, err := ask(conn, unix.NFT_MSG_GETCHAIN, netlink.Dump, unix.NFPROTO_UNSPEC, nil)
+	replies, err := ask(conn, longAnswerTime, unix.NFT_MSG_GETCHAIN, netlink.Dump, unix.NFPROTO_UNSPEC, nil)
 	if err != nil {
 		return nil, fmt.Errorf("list chains: %w", err)
 	}
@@ -130,7 +130,7 @@ type expression struct {
 // readRules gives the rules of a chain.
 func readRules(conn *netlink.Conn, c kernelChain) (rules [][]expression, err error) {
 	which := attributes(nil).text(unix.NFTA_RULE_TABLE, c.table).text(unix.NFTA_RULE_CHAIN, c.name)
-	replies, err := ask(conn, unix.NFT_MSG_GETRULE, netlink.Dump, c.family, which)
+	replies, err := ask(conn, longAnswerTime, unix.NFT_MSG_GETRULE, netlink.Dump, c.family, which)
 	if err != nil {
 		return nil, fmt.Errorf("list the rules of chain %s in table %s: %w", c.name, c.table, err)
 	}

@@ -23,6 +23,9 @@ const (
 // taken, or it never comes. Meanwhile nobody else gets a mapping.
 const answerTime = time.Second / 2
 
+// longAnswerTime is for lists of unknown length, which come in parts.
+const longAnswerTime = 5 * time.Second
+
 // Lengths of the headers of a message: struct nlmsghdr, and struct nfgenmsg with
 // family, version and resource (linux/netlink.h, linux/netfilter/nfnetlink.h).
 const (

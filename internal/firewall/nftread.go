@@ -3,7 +3,6 @@ package firewall
 import (
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -49,7 +48,11 @@ func (f *NFTables) ask(what int, flags netlink.HeaderFlags, a attributes) ([]net
 		}
 		f.query = c
 	}
-	replies, err := ask(f.query, what, flags, unix.NFPROTO_INET, a)
+	wait := longAnswerTime
+	if f.proved { // we know how much there is to tell
+		wait = answerTime + time.Duration(len(f.state.active))*time.Millisecond
+	}
+	replies, err := ask(f.query, wait, what, flags, unix.NFPROTO_INET, a)
 	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, errInterrupted) { // answers may be on their way still
 		f.query.Close()
 		f.query = nil
@@ -59,13 +62,16 @@ func (f *NFTables) ask(what int, flags netlink.HeaderFlags, a attributes) ([]net
 
 // ask sends a message of the type NFT_MSG_GET... and gives the answers. It asks
 // again when the kernel says that there was a change between them.
-func ask(c *netlink.Conn, what int, flags netlink.HeaderFlags, family byte, a attributes) ([]netlink.Message, error) {
+func ask(c *netlink.Conn, wait time.Duration, what int, flags netlink.HeaderFlags, family byte, a attributes) ([]netlink.Message, error) {
+	if err := c.SetDeadline(time.Now().Add(wait)); err != nil {
+		return nil, err
+	}
 	question := netlink.Message{
 		Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | what), Flags: netlink.Request | flags},
 		Data:   append([]byte{family, unix.NFNETLINK_V0, 0, 0}, a...),
 	}
 	for range 10 {
-		replies, err := exchange(c, question)
+		replies, err := c.Execute(question)
 		interrupted := false
 		for _, m := range replies {
 			interrupted = interrupted || m.Header.Flags&netlink.DumpInterrupted != 0
@@ -78,37 +84,6 @@ func ask(c *netlink.Conn, what int, flags netlink.HeaderFlags, family byte, a at
 		}
 	}
 	return nil, errInterrupted
-}
-
-// exchange is Conn.Execute with a bound: for the first part of the answer, as many of
-// them as there may be.
-func exchange(c *netlink.Conn, question netlink.Message) ([]netlink.Message, error) {
-	asked, err := c.Send(question)
-	if err != nil {
-		return nil, err
-	}
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	var ready int
-	var pollErr error
-	err = raw.Control(func(fd uintptr) {
-		for pollErr = unix.EINTR; pollErr == unix.EINTR; {
-			ready, pollErr = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(answerTime/time.Millisecond))
-		}
-	})
-	if ready == 0 && pollErr == nil {
-		pollErr = os.ErrDeadlineExceeded
-	}
-	if err = errors.Join(err, pollErr); err != nil {
-		return nil, err
-	}
-	replies, err := c.Receive()
-	if err == nil {
-		err = netlink.Validate(asked, replies)
-	}
-	return replies, err
 }
 
 // readElement reads one element; numbers are big-endian.

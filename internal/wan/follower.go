@@ -21,6 +21,9 @@ const (
 	retryMost  = 30 * time.Second
 )
 
+// answerTime bounds the wait for answers, which are there at once or never come.
+const answerTime = time.Second
+
 // sysClassNet is where the kernel tells the speed of devices.
 const sysClassNet = "/sys/class/net"
 
@@ -166,7 +169,11 @@ func (f *Follower) refresh(changed func(State)) error {
 }
 
 func (f *Follower) read() (State, error) {
-	k, err := readKernel(f.sockets().requests, f.names)
+	c, _, err := f.requests()
+	if err != nil {
+		return State{}, err
+	}
+	k, err := readKernel(c, f.names)
 	if err != nil {
 		return State{}, err
 	}
@@ -212,7 +219,7 @@ func (f *Follower) requests() (*netlink.Conn, State, error) {
 	if f.closed {
 		return nil, State{}, os.ErrClosed
 	}
-	return f.socks.requests, f.state, nil
+	return f.socks.requests, f.state, f.socks.requests.SetReadDeadline(time.Now().Add(answerTime))
 }
 
 // missed has Run open rtnetlink again when an answer did not come in time: late, it

@@ -78,7 +78,7 @@ func ask(c *netlink.Conn, typ netlink.HeaderType, flags netlink.HeaderFlags, hea
 	const dst = unix.RTA_DST // and NDA_DST, which is the same number
 	head = append(head, nlenc.Uint16Bytes(uint16(unix.SizeofRtAttr+addr.BitLen()/8))...)
 	head = append(head, nlenc.Uint16Bytes(dst)...)
-	return execute(c, netlink.Message{
+	return c.Execute(netlink.Message{
 		Header: netlink.Header{Type: typ, Flags: netlink.Request | flags},
 		Data:   append(head, addr.AsSlice()...),
 	})

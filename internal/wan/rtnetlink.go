@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/mdlayher/netlink"
 	"github.com/mdlayher/netlink/nlenc"
@@ -101,7 +100,7 @@ func readLink(c *netlink.Conn, name string) (link, bool, error) {
 // requestLink asks for the device that struct ifinfomsg, or the attribute
 // behind it, names.
 func requestLink(c *netlink.Conn, request []byte) (link, error) {
-	replies, err := execute(c, netlink.Message{
+	replies, err := c.Execute(netlink.Message{
 		Header: netlink.Header{Type: unix.RTM_GETLINK, Flags: netlink.Request},
 		Data:   request,
 	})
@@ -133,16 +132,6 @@ func readAddresses(c *netlink.Conn) ([]address, error) {
 	return addrs, nil
 }
 
-// answerTime bounds the wait for answers, which are there at once or never come.
-const answerTime = time.Second
-
-func execute(c *netlink.Conn, m netlink.Message) ([]netlink.Message, error) {
-	if err := c.SetReadDeadline(time.Now().Add(answerTime)); err != nil {
-		return nil, err
-	}
-	return c.Execute(m)
-}
-
 // dump asks for all objects of a family, AF_UNSPEC: of all families. The request is a header of size
 // bytes that begins with the family.
 func dump(c *netlink.Conn, typ netlink.HeaderType, family byte, size int) ([]netlink.Message, error) {
@@ -151,7 +140,7 @@ func dump(c *netlink.Conn, typ netlink.HeaderType, family byte, size int) ([]net
 		Data:   append([]byte{family}, make([]byte, size-1)...),
 	}
 	for range dumpTries {
-		replies, err := execute(c, req)
+		replies, err := c.Execute(req)
 		if err != nil || !slices.ContainsFunc(replies, interrupted) {
 			return replies, err
 		}
