@@ -52,6 +52,7 @@ func (w *world) life() (all []measured) {
 	}
 	w.part("leases", leasesEnd)
 	w.part("restarts", restarts)
+	w.part("wall clock", wallClock)
 	if w.firewall == lab.Nftables {
 		w.powerCut()
 	}
