@@ -244,7 +244,7 @@ func sweepPrograms(t *testing.T, kind, mode string) {
 func (h *house) swept(faults int) {
 	h.t.Helper()
 	h.t.Logf("%d faults; the slowest repair took %v", faults, h.slowest.Round(time.Millisecond))
-	if faults < 10 {
+	if faults < 5 {
 		h.t.Errorf("only %d faults", faults)
 	}
 	if got := h.Reaches("TCP", 19000); got != 1 {

@@ -36,7 +36,7 @@ func (v *visitor) asks(action string, args ...string) int {
 			return code
 		}
 		closed := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.ECONNREFUSED)
-		if !closed || try == 200 {
+		if !closed || try == 4000 {
 			v.fault = err.Error()
 			return -1
 		}
