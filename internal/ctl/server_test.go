@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -70,7 +71,7 @@ func TestParseRequest(t *testing.T) {
 }
 
 func FuzzParseRequest(f *testing.F) {
-	for _, s := range []string{"list json", "delete TCP 8080", "delete 192.168.1.2", "check live json", "log follow", "\x00", "delete \u202e"} {
+	for _, s := range []string{"list json", "delete TCP 8080", "delete 192.168.1.2", "check live json", "log follow", "\x00", "delete \u202e", "delete TCP 080"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, line string) {
@@ -86,6 +87,9 @@ func FuzzParseRequest(f *testing.F) {
 		}
 		if r.command == "delete" && r.client.IsValid() == (r.port != 0 && r.protocol != 0) {
 			t.Errorf("%q deletes %+v", line, r)
+		}
+		if r.port != 0 && strings.Fields(line)[2] != strconv.Itoa(int(r.port)) {
+			t.Errorf("%q deletes port %d", line, r.port)
 		}
 	})
 }

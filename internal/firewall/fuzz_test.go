@@ -33,7 +33,12 @@ func FuzzElement(f *testing.F) {
 			}
 			f.Add([]byte(elem))
 			f.Add([]byte(elem[:len(elem)-4]))
+			f.Add(attribute(listOf([]entry{{key: n.key, value: n.value}}, false), unix.NFTA_LIST_ELEM))
+			f.Add(attribute(listOf([]entry{{key: n.key, last: n.last}}, false), unix.NFTA_LIST_ELEM))
 		}
+	}
+	for n := range 48 { // keys of every length
+		f.Add(attribute(listOf([]entry{{key: make([]byte, n), last: make([]byte, n)}}, false), unix.NFTA_LIST_ELEM))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		e := readElement(b)

@@ -215,6 +215,8 @@ func FuzzProcNet(f *testing.F) {
 	f.Add(fmt.Sprintf(igmp, "010000E0", "FAFFFFEF"))
 	f.Add(udpHeadings + socketLine("00000000:076C", "07", "101"))
 	f.Add("\t\n \n")
+	f.Add("x\n\ty\n")
+	f.Add(udpHeadings + "1: 0:076C 0:0 07 5 6 7 8 9\n")
 	f.Fuzz(func(t *testing.T, table string) {
 		if joinedIn(table, "br-lan", group) && (!strings.Contains(table, "br-lan") || !strings.Contains(table, "FAFFFFEF") && !strings.Contains(table, "EFFFFFFA")) {
 			t.Errorf("%q has the group", table)

@@ -84,6 +84,10 @@ func FuzzParseNeighbor(f *testing.F) {
 		f.Add(neighborBytes(f, -1, nud, attrs{dst}))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
+		for n := range min(len(b), unix.SizeofNdMsg+8) { // cut, with nothing behind
+			_, _ = parseNeighbor(b[:n:n])
+			_, _ = parseRoute(b[:n:n])
+		}
 		if n, err := parseNeighbor(b); err == nil {
 			nud := nlenc.Uint16(b[8:10])
 			if n.State > NeighborFailed || n.Addr.Zone() != "" || n.Addr.IsValid() && !bytes.Contains(b, n.Addr.AsSlice()) || !bytes.Contains(b, n.MAC[:]) && n.MAC != [6]byte{} ||

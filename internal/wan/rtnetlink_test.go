@@ -208,8 +208,14 @@ func FuzzMatters(f *testing.F) {
 	f.Add(append(event(f, unix.RTM_DELADDR, addr), event(f, unix.RTM_NEWROUTE, make([]byte, 12))...))
 	f.Add(link)
 	f.Add(addr)
+	f.Add(linkBytes(f, 0, 7, 1, attrs{{Type: unix.IFLA_STATS64, Data: make([]byte, 16)}}))
+	f.Add(addrBytes(f, 33, 0, 0, 7, attrs{{Type: unix.IFA_LOCAL, Data: []byte{11, 0, 0, 2}}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		d := devices{names: []string{"eth1"}, indexes: []int{7}}
+		for n := range min(len(b), unix.SizeofIfInfomsg+8) { // cut, with nothing behind
+			_, _ = parseLink(b[:n:n])
+			_, _ = parseAddress(b[:n:n])
+		}
 		whole := d.matters(b)
 		if n := len(b); n >= unix.NLMSG_HDRLEN && nlenc.Uint32(b[:4]) > uint32(n) && !whole {
 			t.Errorf("%x is cut, but does not matter", b)
