@@ -142,6 +142,10 @@ func FuzzFlow(f *testing.F) {
 	f.Add(wireFlow[:30])
 	f.Add(slicesJoin(genmsg, nested(1), wireID))
 	f.Fuzz(func(t *testing.T, b []byte) {
+		for n := range min(len(b), sizeofNfgenmsg+8) { // cut, with nothing behind
+			_, _ = parseFlow(b[:n:n])
+			_, _ = deleteRequest(b[:n:n])
+		}
 		_, _ = parseFlow(b)
 		ask, err := deleteRequest(b)
 		if err != nil {

@@ -103,8 +103,8 @@ func FuzzRule(f *testing.F) {
 				if len(seen) > len(rule) {
 					t.Errorf("%d expressions of %d", len(seen), len(rule))
 				}
-				v := verdict(seen)
-				if v > noVerdict || v == noVerdict && dropsFrom("wan0", seen) || unconditional(seen) && aboutOurs(seen, family) {
+				v, ours := verdict(seen), aboutOurs(seen, family)
+				if v > noVerdict || v == noVerdict && dropsFrom("wan0", seen) || unconditional(seen) && ours {
 					t.Errorf("%x: %d", list, v)
 				}
 			}

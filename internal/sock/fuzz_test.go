@@ -31,7 +31,7 @@ func FuzzInfo(f *testing.F) {
 			}
 			return
 		}
-		if !p.Dst.IsValid() || !bytes.Contains(oob, p.Dst.AsSlice()) || p.Src.IsValid() {
+		if len(oob) < unix.CmsgLen(unix.SizeofInet4Pktinfo) || !p.Dst.IsValid() || !bytes.Contains(oob, p.Dst.AsSlice()) || p.Src.IsValid() {
 			t.Errorf("%x is %+v", oob, p)
 		}
 	})
