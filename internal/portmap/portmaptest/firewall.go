@@ -205,6 +205,9 @@ func (f *Firewall) add(to map[portmap.Key]portmap.Mapping, m portmap.Mapping) er
 		if o.Remote() == m.Remote() && o.RemotePort == m.RemotePort {
 			return f.misuse("%v, but %v has elements of it", m, o) // each port of a set is one element
 		}
+		if m.Enabled && o.Enabled && interval(&m) && interval(&o) && overlap(&m, &o) {
+			return f.misuse("%v, but its element overlaps that of %v", m, o) // nftables: EEXIST
+		}
 	}
 	if m.Protocol != portmap.TCP && m.Protocol != portmap.UDP || m.ExternalPort == 0 || m.InternalPort == 0 || !m.Client.IsValid() {
 		return f.misuse("%v is no mapping", m)
@@ -225,6 +228,17 @@ func (f *Firewall) add(to map[portmap.Key]portmap.Mapping, m portmap.Mapping) er
 	}
 	to[m.Key] = m
 	return nil
+}
+
+// interval reports whether nftables has the mapping in a set of intervals.
+func interval(m *portmap.Mapping) bool {
+	return m.RemoteBits != 0 || m.RemotePort != 0 && !m.Pinhole.IsValid()
+}
+
+// overlap reports whether a remote host and port may come through both.
+func overlap(m, o *portmap.Mapping) bool {
+	p, q := m.Remote(), o.Remote()
+	return (m.RemotePort == 0 || o.RemotePort == 0 || m.RemotePort == o.RemotePort) && (!p.IsValid() || !q.IsValid() || p.Overlaps(q))
 }
 
 // last is the last external port of a mapping.

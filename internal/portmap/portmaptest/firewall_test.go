@@ -51,6 +51,13 @@ func TestFirewallIsStrict(t *testing.T) {
 		"adding another client's port":              func(f *Firewall) error { return f.Change(nil, &other) },
 		"adding port 0":                             func(f *Firewall) error { return f.Change(nil, &nobody) },
 		"a set over another mapping's element":      set(4998, 3, nil),
+		"a filter within another": func(f *Firewall) error {
+			wide, one := mapping("10.0.0.1", 5002), mapping("10.0.0.1", 5002)
+			wide.Origin, one.Origin = portmap.PCP, portmap.PCP
+			from("11.0.0.0/8")(&wide)
+			one.RemoteHost, one.RemotePort = netip.MustParseAddr("11.0.0.9"), 5
+			return f.Sync(portmap.Network{}, []portmap.Mapping{wide, one})
+		},
 		"a set into another client's port":          set(4998, 3, func(m *portmap.Mapping) { from("11.0.0.0/8")(m); m.Client = other.Client }),
 		"a set of one":                              set(6000, 1, nil),
 		"a set of too many":                         set(6000, 65, nil),
@@ -129,10 +136,10 @@ func TestFirewallSets(t *testing.T) {
 	for _, change := range []func(*portmap.Mapping){
 		func(m *portmap.Mapping) { m.Ports = 8 },
 		func(m *portmap.Mapping) { m.Ports, m.RemoteHost, m.RemoteBits = 8, netip.MustParseAddr("11.0.0.0"), 8 },
-		func(m *portmap.Mapping) { m.RemoteHost, m.RemoteBits = netip.MustParseAddr("11.0.0.0"), 16 },
-		func(m *portmap.Mapping) {
-			m.RemoteHost, m.RemoteBits, m.RemotePort = netip.MustParseAddr("11.0.0.0"), 16, 5
-		},
+		func(m *portmap.Mapping) { m.RemoteHost, m.RemoteBits = netip.MustParseAddr("12.0.0.0"), 16 },
+		func(m *portmap.Mapping) { m.RemoteHost, m.RemotePort = netip.MustParseAddr("13.0.0.1"), 5 },
+		func(m *portmap.Mapping) { m.RemoteHost, m.RemotePort = netip.MustParseAddr("13.0.0.1"), 6 },
+		func(m *portmap.Mapping) { m.RemoteHost = netip.MustParseAddr("13.0.0.1") },
 		func(m *portmap.Mapping) { m.ExternalPort += 8 },
 		func(m *portmap.Mapping) { m.ExternalPort, m.Ports = m.ExternalPort-64, 64 },
 		func(m *portmap.Mapping) { m.Protocol, m.Ports = portmap.UDP, 64 },
