@@ -390,3 +390,20 @@ func TestPEERRestart(t *testing.T) {
 		t.Error("PEER's without a port comes back")
 	}
 }
+
+// TestPEERFilter6: a MAP that names PEER's peer is about the MAP that is there, by
+// whichever was asked for last: the two are never the same (MAP-13).
+func TestPEERFilter6(t *testing.T) {
+	const one, all = "PCP UDP port 5000 of 2001:db8:1::10 from 2001:db8:ff::9 port 80 ", "PCP UDP port 5000 of 2001:db8:1::10 from any "
+	ask := wish{lifetime: 600, nonce: 1, protocol: 17, internal: 5000}
+	filtered := ask
+	filtered.options = [][]byte{filterOption(128, 80, "2001:db8:ff::9")}
+	w := newWorld(t, ipv6)
+	w.peerSteps(ann6, []peerStep{
+		{"made", ask, far6, success, 5000, 600, []string{one + "600 s"}},
+		{"MAP", ask, netip.AddrPort{}, success, 5000, 600, []string{one + "599 s", all + "600 s"}},
+		{"MAP for the same peer", filtered, netip.AddrPort{}, excessivePeers, 0, 1800, []string{one + "598 s", all + "599 s"}},
+		{"PEER again", ask, far6, success, 5000, 600, []string{one + "600 s", all + "598 s"}},
+		{"MAP for the same peer", filtered, netip.AddrPort{}, excessivePeers, 0, 1800, []string{one + "599 s", all + "597 s"}},
+	})
+}

@@ -83,15 +83,16 @@ func (m *Mapping) clientPort(i uint16) portKey {
 // holder finds the entry that has a client's port: one of the protocol that asks
 // before any other, and NAT-PMP's last, since PCP takes it over. A pinhole for
 // other remote hosts than those of m is no hindrance (nil: any is), nor is what
-// PEER made for another peer; a mapping that forwards nothing does not help NAT-PMP.
+// PEER made for another peer, nor for the same one where there is a MAP; a mapping
+// that forwards nothing does not help NAT-PMP.
 func (t *Table) holder(k portKey, by Origin, m *Mapping) (found *entry) {
 	for _, e := range t.ports[k] {
 		switch {
 		case e.Peer && (m == nil || by != PCP || !e.sameRemote(m)):
-		case e.Origin == by:
+		case e.Origin == by && !e.Peer:
 			return e
 		case by == NATPMP && !e.Enabled || m != nil && e.Pinhole.IsValid() && !e.sameRemote(m):
-		case found == nil || found.Origin == NATPMP:
+		case found == nil || found.Origin == NATPMP || e.Peer:
 			found = e
 		}
 	}
@@ -126,7 +127,7 @@ func (t *Table) renew(req *Request, e *entry) (by string, err error) {
 	by, err = t.mapLocked(&next)
 	if errors.Is(err, ErrConflict) { // where from
 		why := ErrNonce
-		if e.Origin == PCP && !next.Pinhole.IsValid() { // with PEER's
+		if errors.Is(err, ErrOtherMechanism) { // PEER's
 			why = ErrFilters
 		}
 		err = fmt.Errorf("%w: %v", why, err)

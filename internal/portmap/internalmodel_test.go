@@ -51,7 +51,7 @@ func (m *model) conflict(req portmap.Request) bool {
 	return !isPinhole(req.Mapping) && m.keeps(req.Protocol, first(req.Mapping), req.Client, req.Origin) ||
 		slices.ContainsFunc(m.list, func(o portmap.Mapping) bool {
 			return has(o, req.Protocol, first(req.Mapping), req.Pinhole) &&
-				(o.Client != req.Client || o.Origin == portmap.PCP && (!isPinhole(o) || sameRemote(o, req.Mapping))) // WIP-2, issue 7.3
+				(o.Client != req.Client || o.Origin == portmap.PCP && !sides(o, req.Mapping)) // WIP-2, issue 7.3
 		})
 }
 
@@ -92,30 +92,6 @@ func (m *model) ended(o portmap.Mapping) {
 	}
 }
 
-// holders gives the mappings that a request for the internal port may meet: those
-// of the first origin in the order that has any.
-func (m *model) holders(p portmap.Protocol, client netip.Addr, internal int, by portmap.Origin, asked *portmap.Mapping) (found []portmap.Mapping) {
-	order := [][]portmap.Origin{{portmap.PCP}, {portmap.UPnP}, {portmap.NATPMP}}
-	if by == portmap.NATPMP {
-		order = [][]portmap.Origin{{portmap.NATPMP}, {portmap.UPnP, portmap.PCP}}
-	}
-	for _, origins := range order {
-		for _, o := range m.list {
-			if !inside(o, p, client, internal) || !slices.Contains(origins, o.Origin) || by == portmap.NATPMP && !o.Enabled {
-				continue
-			}
-			if o.Origin == portmap.UPnP && asked != nil && isPinhole(o) && !sameRemote(o, *asked) {
-				continue
-			}
-			found = append(found, o)
-		}
-		if found != nil {
-			return found
-		}
-	}
-	return nil
-}
-
 // part is what a request for some of a mapping's ports learns of it.
 func part(o portmap.Mapping, asked portmap.Mapping) portmap.Mapping {
 	skip := asked.InternalPort - o.InternalPort
@@ -130,17 +106,20 @@ func part(o portmap.Mapping, asked portmap.Mapping) portmap.Mapping {
 
 // internal asks by NAT-PMP or PCP.
 func (a *actor) internal() {
-	client, internal, suggested := a.client(), uint16(1020+a.r.IntN(30)), pick(a.r, 0, uint16(1020+a.r.IntN(30)))
+	client, internal := a.spot(a.client(), 4)
+	suggested := pick(a.r, 0, uint16(1020+a.r.IntN(30)))
 	req := pmpAsk(client, internal, suggested)
-	if a.r.IntN(3) > 0 {
+	if client.Is6() || a.r.IntN(3) > 0 {
 		req = pcpAsk(pick(a.r, client, client, client, ann6, anna6, annl6, bob6), internal, suggested, pick[byte](a.r, 'a', 'a', 'a', 'b'))
 		req.Prefer, req.NoFilter = a.r.IntN(4) == 0, a.r.IntN(8) == 0
 		req.Ports, req.Description = pick[uint16](a.r, 0, 0, 3), pick(a.r, "", "", "a", "b")
 		switch {
 		case req.Client.Is6():
-			req.RemoteHost = pick(a.r, netip.Addr{}, peer6)
+			req.RemoteHost, req.RemotePort = pick(a.r, netip.Addr{}, peer6), pick[uint16](a.r, 0, 0, 7)
 		case a.r.IntN(6) == 0:
 			fromNet(&req)
+		case a.r.IntN(4) == 0:
+			req.RemoteHost, req.RemotePort = pick(a.r, netip.Addr{}, peer1), pick[uint16](a.r, 0, 7)
 		}
 	}
 	req.Protocol = pick(a.r, portmap.TCP, portmap.UDP)
@@ -161,7 +140,7 @@ func (a *actor) internal() {
 	case !slices.ContainsFunc(a.m.lans, func(p netip.Prefix) bool { return p.Contains(req.Client) }):
 		want = portmap.ErrNotLANHost
 	case there == nil:
-		want = a.m.place(req)
+		want = a.m.create(&req)
 	case req.Origin == portmap.NATPMP && there[0].Origin != portmap.NATPMP:
 		if err != nil || !slices.ContainsFunc(there, func(o portmap.Mapping) bool { return part(o, req.Mapping) == got }) {
 			a.t.Fatalf("NAT-PMP gets %+v, %v of %+v", got, err, there)
@@ -223,12 +202,15 @@ func (m *model) most(req portmap.Request) int {
 // placed checks and records a new mapping.
 func (a *actor) placed(req portmap.Request, got portmap.Mapping) {
 	n, wished := a.m.most(req), 0
+	beside := a.m.siblings(req)
 	for wished < n && a.m.available(req, first(req.Mapping)+wished) {
 		wished++
 	}
 	switch {
 	case isPinhole(req.Mapping):
 		req.ExternalPort = req.InternalPort
+	case slices.Contains(beside, got.ExternalPort):
+		req.ExternalPort = got.ExternalPort
 	case req.Prefer:
 		n = wished
 	case wished < n: // anywhere else
@@ -269,7 +251,10 @@ func (m *model) renew(req *portmap.Request, o portmap.Mapping) error {
 			continue
 		}
 		for port := first(o); port <= last(o); port++ {
-			if has(other, o.Protocol, port, o.Pinhole) && (!isPinhole(o) || sameRemote(other, next)) {
+			if has(other, o.Protocol, port, o.Pinhole) && !sides(other, next) {
+				if other.Peer {
+					return portmap.ErrFilters
+				}
 				return portmap.ErrNonce
 			}
 		}
@@ -282,7 +267,7 @@ func (m *model) next(req *portmap.Request, o portmap.Mapping) portmap.Mapping {
 	if o.Origin != portmap.PCP {
 		o.Nonce = req.Nonce
 	}
-	o.Origin = req.Origin
+	o.Origin, o.Peer = req.Origin, req.Peer
 	if req.NoFilter || !sameRemote(req.Mapping, portmap.Mapping{}) {
 		o.RemoteHost, o.RemoteBits, o.RemotePort = req.RemoteHost, req.RemoteBits, req.RemotePort
 	}
@@ -313,11 +298,14 @@ func (a *actor) unmappingInternal() {
 		p, client, internal = o.Protocol, o.Client, o.InternalPort+uint16(a.r.IntN(portsOf(o)))
 	}
 	there := a.m.holders(p, client, int(internal), by, nil)
+	if there == nil && by == portmap.PCP {
+		there = a.m.peers(p, client, int(internal))
+	}
 	var want error
 	switch {
 	case there == nil:
 		want = portmap.ErrNoEntry
-	case there[0].Origin == portmap.UPnP, by == portmap.NATPMP && there[0].Origin == portmap.PCP:
+	case there[0].Origin == portmap.UPnP, there[0].Peer, by == portmap.NATPMP && there[0].Origin == portmap.PCP:
 		want = portmap.ErrNotAuthorized
 	case there[0].Origin == portmap.PCP && there[0].Nonce != nonce:
 		want = portmap.ErrNonce

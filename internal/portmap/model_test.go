@@ -25,6 +25,7 @@ type model struct {
 	used   map[uint16]bool
 	update uint32
 	held   []heldPort
+	leaves map[flow]uint16
 	now    func() time.Duration
 }
 
@@ -193,10 +194,14 @@ func (a *actor) unmapping() {
 // step does one random thing.
 func (a *actor) step() {
 	switch n := a.r.IntN(100); {
-	case n < 25:
+	case n < 20:
 		a.mapping()
-	case n < 50:
+	case n < 35:
 		a.internal()
+	case n < 49:
+		a.peering()
+	case n < 50:
+		a.leaving()
 	case n < 59:
 		a.pinhole()
 	case n < 63:
@@ -282,10 +287,10 @@ func TestModel(t *testing.T) {
 			p := policy()
 			p.MaxLease, p.MaxMappings, p.MaxPerClient = time.Hour, 15, 5
 			start := time.Now()
-			a := &actor{t: t, w: w, m: &model{policy: p, used: w.used, lans: home.LANs}, r: rand.New(rand.NewPCG(seed, 2)),
+			a := &actor{t: t, w: w, m: &model{policy: p, used: w.used, lans: home.LANs, leaves: map[flow]uint16{}}, r: rand.New(rand.NewPCG(seed, 2)),
 				now: func() time.Duration { return 1000*time.Second + time.Since(start) }}
 			a.m.now = a.now
-			for range 40 {
+			for round := range 40 {
 				// With failures only the table must be right ...
 				for range 20 {
 					a.step()
@@ -301,10 +306,13 @@ func TestModel(t *testing.T) {
 				after(time.Second)
 				a.m.drop(a.over)
 				a.compare(true)
+				if round%8 == 0 {
+					a.restarts(t)
+				}
 				repairs := w.fw.Repairs()
 				// Without failures the kernel follows step by step.
 				for range 20 {
-					pick(a.r, a.mapping, a.mapping, a.unmapping, a.pinhole, a.internal, a.internal, a.unmappingInternal, a.byID, a.unmappingRange, a.unmappingAll, func() { after(time.Second) })()
+					pick(a.r, a.mapping, a.mapping, a.unmapping, a.pinhole, a.internal, a.internal, a.peering, a.peering, a.peering, a.leaving, a.unmappingInternal, a.byID, a.unmappingRange, a.unmappingAll, func() { after(time.Second) })()
 					a.m.drop(a.over)
 					a.compare(true)
 				}
