@@ -195,7 +195,7 @@ func (h *house) mended(fault string) {
 		if said == "" {
 			break
 		}
-		if time.Since(began) > 10*mend {
+		if time.Since(began) > 30*mend {
 			h.t.Fatalf("%s: %v after its end: %s", fault, time.Since(began), said)
 		}
 		time.Sleep(10 * time.Millisecond)

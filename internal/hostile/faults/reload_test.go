@@ -35,7 +35,8 @@ func (v *visitor) asks(action string, args ...string) int {
 			v.most = max(v.most, try)
 			return code
 		}
-		closed := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.ECONNREFUSED)
+		closed := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.ECONNREFUSED) ||
+			strings.Contains(err.Error(), "server closed idle connection") // as net/http says it of one that never carried a request
 		if !closed || try == 4000 {
 			v.fault = err.Error()
 			return -1
