@@ -16,7 +16,7 @@ SIZED   = mips mipsle arm5 arm6 arm7 arm64 amd64
 TARGETS = $(SIZED) 386 386-softfloat mips64 riscv64 loong64
 
 .PHONY: all install cross size emulate lint check fuzz test vm demo lab bench bench-doc setup clean $(TARGETS)
-.PHONY: ipk packages apk deb
+.PHONY: ipk packages apk deb soak
 
 all:
 	@mkdir -p bin
@@ -108,6 +108,12 @@ test: setup
 # A home router's life in a virtual machine with a 32-bit MIPS kernel.
 vm: setup
 	$(GO) test -count=1 -timeout 12m -v ./internal/lab/vm
+
+# A long life with random clients: SOAK=8h, FIREWALL=nftables, iptables-legacy or
+# iptables-nft (all in turn without), SEED=n for what happened before.
+SOAK ?= 10m
+soak: setup
+	UPNPD_SOAK=$(SOAK) UPNPD_FIREWALL=$(FIREWALL) UPNPD_SEED=$(SEED) $(GO) test -count=1 -timeout 0 -v ./internal/hostile/soak
 
 demo: setup
 	$(MAKE) all

@@ -1,0 +1,151 @@
+package soak
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/linux-igd/upnpd/internal/lab"
+)
+
+// How many ports packets try at a quiet point.
+const someOpen, someClosed = 8, 8
+
+// silence is for how long a packet must not be answered.
+const silence = 250 * time.Millisecond
+
+// packets sends some from the internet to ports that are open, to some that were,
+// and to some that never are. It gives what is wrong.
+func (w *world) packets(table map[key]lease) (said []string) {
+	var all []lease
+	for _, l := range table {
+		if l.left() > 10*time.Second {
+			all = append(all, l)
+		}
+	}
+	w.rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	var mu sync.Mutex
+	var running sync.WaitGroup
+	try := func(proto string, external uint16, client string) {
+		to := hostPort(w.wan, external)
+		if strings.Contains(client, ":") {
+			to = hostPort(client, external)
+		} else if w.wan == "" {
+			to = hostPort(lab.WANAddr, external)
+		}
+		for _, from := range []uint16{0, 4000} {
+			if from != 0 && w.rng.IntN(4) > 0 {
+				continue
+			}
+			want, ends := w.leads(table, proto, external, from, client)
+			running.Add(1)
+			go func() {
+				defer running.Done()
+				if got := w.reach(strings.ToLower(proto), from, to, want); got != want && time.Now().Before(ends) {
+					mu.Lock()
+					said = append(said, fmt.Sprintf("%s from port %d to %s reaches %q, should reach %q", proto, from, to, got, want))
+					mu.Unlock()
+				}
+			}()
+		}
+	}
+	for _, l := range all[:min(len(all), someOpen)] {
+		try(l.proto, l.external+uint16(w.rng.IntN(int(l.ports))), l.client)
+	}
+	for range someClosed {
+		c := pick(w.rng, w.clients...)
+		k := key{proto: pick(w.rng, "TCP", "UDP"), external: uint16(1024 + w.rng.IntN(64000)), client: c.addr.String()}
+		if c.addr.Is6() {
+			k.external = inside + uint16(w.rng.IntN(insides))
+		}
+		if n := len(c.ended); n > 0 && w.rng.IntN(4) > 0 {
+			k = c.ended[w.rng.IntN(n)]
+		}
+		try(k.proto, k.external, k.client)
+	}
+	running.Wait()
+	return said
+}
+
+// leads says where a packet from the internet host's port must get, "" for nowhere,
+// and how long that is so: the special comes before the general.
+func (w *world) leads(table map[key]lease, proto string, external, from uint16, client string) (to string, ends time.Time) {
+	six := strings.Contains(client, ":")
+	ends = time.Now().Add(time.Hour)
+	if !six && w.wan == "" {
+		return "", ends
+	}
+	peer, best := netip.MustParseAddr(lab.InternetAddr), -1
+	if six {
+		peer = netip.MustParseAddr(lab.InternetAddr6)
+	}
+	for _, l := range table {
+		mine := l.client == client || !six && !strings.Contains(l.client, ":")
+		if !mine || !l.enabled || l.proto != proto || external < l.external || external >= l.external+l.ports || l.rport != 0 && l.rport != from {
+			continue
+		}
+		bits := 0
+		if p, err := netip.ParsePrefix(l.remote); err == nil && p.Contains(peer) {
+			bits = p.Bits()
+		} else if l.remote == peer.String() {
+			bits = peer.BitLen()
+		} else if l.remote != "" {
+			continue
+		}
+		if l.first.Before(ends) {
+			ends = l.first
+		}
+		if bits > best {
+			best, to = bits, hostPort(l.client, l.internal+external-l.external)
+		}
+	}
+	return to, ends
+}
+
+// reach gives what answers, "" for nothing.
+func (w *world) reach(network string, from uint16, to, want string) (got string) {
+	if from != 0 { // one at a time
+		w.sending.Lock()
+		defer w.sending.Unlock()
+	}
+	tries, timeout := 1, silence
+	if want != "" {
+		tries, timeout = 3, patience/4
+	}
+	for i := 0; i < tries && (i == 0 || got != want); i++ {
+		_ = w.Internet.Do(func() error {
+			d := net.Dialer{Timeout: timeout, LocalAddr: &net.TCPAddr{Port: int(from)}, Control: reuse}
+			if network == "udp" {
+				d.LocalAddr = &net.UDPAddr{Port: int(from)}
+			}
+			conn, err := d.Dial(network, to)
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			if network == "udp" {
+				_, _ = conn.Write([]byte{0})
+			}
+			_ = conn.SetReadDeadline(time.Now().Add(timeout))
+			answer := make([]byte, 100)
+			n, err := conn.Read(answer)
+			got = string(answer[:n])
+			return err
+		})
+	}
+	return got
+}
+
+// reuse lets a port be used that was just used.
+func reuse(_, _ string, raw syscall.RawConn) error {
+	var failed error
+	err := raw.Control(func(fd uintptr) {
+		failed = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1)
+	})
+	return errors.Join(err, failed)
+}
