@@ -19,12 +19,15 @@ const someOpen, someClosed = 8, 8
 // silence is for how long a packet must not be answered.
 const silence = 250 * time.Millisecond
 
+// sure is for how long a port must be as it is, to be tried: longer than all tries.
+const sure = patience
+
 // packets sends some from the internet to ports that are open, to some that were,
 // and to some that never are. It gives what is wrong.
 func (w *world) packets(table map[key]lease) (said []string) {
 	var all []lease
 	for _, l := range table {
-		if l.left() > 10*time.Second {
+		if l.left() > sure {
 			all = append(all, l)
 		}
 	}
@@ -42,11 +45,14 @@ func (w *world) packets(table map[key]lease) (said []string) {
 			if from != 0 && w.rng.IntN(4) > 0 {
 				continue
 			}
-			want, ends := w.leads(table, proto, external, from, client)
+			want, left := w.leads(table, proto, external, from, client)
+			if left < sure {
+				continue
+			}
 			running.Add(1)
 			go func() {
 				defer running.Done()
-				if got := w.reach(strings.ToLower(proto), from, to, want); got != want && time.Now().Before(ends) {
+				if got := w.reach(strings.ToLower(proto), from, to, want); got != want {
 					mu.Lock()
 					said = append(said, fmt.Sprintf("%s from port %d to %s reaches %q, should reach %q", proto, from, to, got, want))
 					mu.Unlock()
@@ -74,11 +80,11 @@ func (w *world) packets(table map[key]lease) (said []string) {
 
 // leads says where a packet from the internet host's port must get, "" for nowhere,
 // and how long that is so: the special comes before the general.
-func (w *world) leads(table map[key]lease, proto string, external, from uint16, client string) (to string, ends time.Time) {
+func (w *world) leads(table map[key]lease, proto string, external, from uint16, client string) (to string, left time.Duration) {
 	six := strings.Contains(client, ":")
-	ends = time.Now().Add(time.Hour)
+	left = time.Hour
 	if !six && w.wan == "" {
-		return "", ends
+		return "", left
 	}
 	peer, best := netip.MustParseAddr(lab.InternetAddr), -1
 	if six {
@@ -97,14 +103,12 @@ func (w *world) leads(table map[key]lease, proto string, external, from uint16, 
 		} else if l.remote != "" {
 			continue
 		}
-		if l.first.Before(ends) {
-			ends = l.first
-		}
+		left = min(left, l.left())
 		if bits > best {
 			best, to = bits, hostPort(l.client, l.internal+external-l.external)
 		}
 	}
-	return to, ends
+	return to, left
 }
 
 // reach gives what answers, "" for nothing.
@@ -115,7 +119,7 @@ func (w *world) reach(network string, from uint16, to, want string) (got string)
 	}
 	tries, timeout := 1, silence
 	if want != "" {
-		tries, timeout = 3, patience/4
+		tries, timeout = 3, patience/5
 	}
 	for i := 0; i < tries && (i == 0 || got != want); i++ {
 		_ = w.Internet.Do(func() error {
