@@ -19,8 +19,9 @@ const someOpen, someClosed = 8, 8
 // silence is for how long a packet must not be answered.
 const silence = 250 * time.Millisecond
 
-// sure is for how long a port must be as it is, to be tried: longer than all tries.
-const sure = patience
+// sure is for how long a port must be as it is, to be tried: longer than all tries,
+// of which those from one port wait for each other.
+const sure = 3 * patience
 
 // packets sends some from the internet to ports that are open, to some that were,
 // and to some that never are. It gives what is wrong.
@@ -111,37 +112,52 @@ func (w *world) leads(table map[key]lease, proto string, external, from uint16, 
 	return to, left
 }
 
-// reach gives what answers, "" for nothing.
+// reach gives what answers, "" for nothing. It waits for what is wanted: connections
+// end a little after their mapping, and much later on a slow machine.
 func (w *world) reach(network string, from uint16, to, want string) (got string) {
 	if from != 0 { // one at a time
 		w.sending.Lock()
 		defer w.sending.Unlock()
 	}
-	tries, timeout := 1, silence
-	if want != "" {
-		tries, timeout = 3, patience/5
+	began := time.Now()
+	for {
+		got = w.send(network, from, to, want != "")
+		took := time.Since(began)
+		if got == want && took > slow {
+			w.t.Logf("%s from port %d to %s reaches %q after %v", network, from, to, got, took)
+		}
+		if got == want || took > patience {
+			return got
+		}
+		time.Sleep(silence)
 	}
-	for i := 0; i < tries && (i == 0 || got != want); i++ {
-		_ = w.Internet.Do(func() error {
-			d := net.Dialer{Timeout: timeout, LocalAddr: &net.TCPAddr{Port: int(from)}, Control: reuse}
-			if network == "udp" {
-				d.LocalAddr = &net.UDPAddr{Port: int(from)}
-			}
-			conn, err := d.Dial(network, to)
-			if err != nil {
-				return err
-			}
-			defer conn.Close()
-			if network == "udp" {
-				_, _ = conn.Write([]byte{0})
-			}
-			_ = conn.SetReadDeadline(time.Now().Add(timeout))
-			answer := make([]byte, 100)
-			n, err := conn.Read(answer)
-			got = string(answer[:n])
+}
+
+// send tries once.
+func (w *world) send(network string, from uint16, to string, answered bool) (got string) {
+	timeout := silence
+	if answered {
+		timeout = patience / 5
+	}
+	_ = w.Internet.Do(func() error {
+		d := net.Dialer{Timeout: timeout, LocalAddr: &net.TCPAddr{Port: int(from)}, Control: reuse}
+		if network == "udp" {
+			d.LocalAddr = &net.UDPAddr{Port: int(from)}
+		}
+		conn, err := d.Dial(network, to)
+		if err != nil {
 			return err
-		})
-	}
+		}
+		defer conn.Close()
+		if network == "udp" {
+			_, _ = conn.Write([]byte{0})
+		}
+		_ = conn.SetReadDeadline(time.Now().Add(timeout))
+		answer := make([]byte, 100)
+		n, err := conn.Read(answer)
+		got = string(answer[:n])
+		return err
+	})
 	return got
 }
 
