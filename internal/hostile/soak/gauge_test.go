@@ -3,6 +3,7 @@ package soak
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 )
@@ -73,21 +74,28 @@ func (w *world) process() (kB, threads int) {
 // flatAfter is how long a life must be for its memory to be judged.
 const flatAfter = 60 * time.Second
 
-// flat says why memory is not flat, "" when it is or nobody can tell: the last third's
-// maximum is not more than the first's by a quarter and 1 MB.
-func (g *gauge) flat(third time.Duration) string {
-	most := func(first bool) (kB int) {
-		for _, u := range g.rss {
-			age := u.at.Sub(g.start)
-			if first && age < third || !first && age >= 2*third {
-				kB = max(kB, u.kB)
-			}
+// flat says why memory is not flat, "" when it is or nobody can tell: the median of the
+// last third is not more than the first's by a quarter and 1 MB. Single figures may be
+// those of a moment at which much was asked.
+func (g *gauge) flat() string {
+	life := time.Since(g.start)
+	var first, last []int
+	for _, u := range g.rss {
+		switch age := u.at.Sub(g.start); {
+		case age < life/3:
+			first = append(first, u.kB)
+		case age >= 2*life/3:
+			last = append(last, u.kB)
 		}
-		return kB
 	}
-	first, last := most(true), most(false)
-	if 3*third < flatAfter || first == 0 || last <= first*5/4+1024 {
+	slices.Sort(first)
+	slices.Sort(last)
+	if life < flatAfter || len(first) == 0 || len(last) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("resident memory: %d kB in the first third of %v, %d kB in the last", first, 3*third, last)
+	before, after := first[len(first)/2], last[len(last)/2]
+	if after <= before*5/4+1024 {
+		return ""
+	}
+	return fmt.Sprintf("resident memory: %d kB in the first third of %v, %d kB in the last", before, life, after)
 }

@@ -15,9 +15,8 @@ import (
 // grace is what the nftables are told on top of a lease: the daemon comes first.
 const grace = 5 * time.Second
 
-// kernelDiffers compares the kernel with the table by upnpctl check, and by what the
-// tools of the firewall list.
-func (w *world) kernelDiffers(table map[key]lease) (said []string) {
+// check gives what upnpctl check finds wrong.
+func (w *world) check() (said []string) {
 	var doc struct {
 		Findings []struct{ Result, Name, Found string } `json:"findings"`
 	}
@@ -29,6 +28,13 @@ func (w *world) kernelDiffers(table map[key]lease) (said []string) {
 			said = append(said, fmt.Sprintf("upnpctl check: %s: %s", f.Name, f.Found))
 		}
 	}
+	return said
+}
+
+// kernelDiffers compares the kernel with the table by upnpctl check, and by what the
+// tools of the firewall list.
+func (w *world) kernelDiffers(table map[key]lease) (said []string) {
+	said = w.check()
 	want := map[string]lease{}
 	for _, l := range table {
 		six := strings.Contains(l.client, ":")

@@ -79,7 +79,7 @@ func live(t *testing.T, firewall string, seed uint64, life time.Duration) {
 		w.report(time.Since(began), wind, storm, len(table), settled)
 	}
 	if w.aged {
-		if why := w.gauge.flat(time.Since(w.gauge.start) / 3); why != "" && os.Getenv("UPNPD_RACE") == "" {
+		if why := w.gauge.flat(); why != "" && os.Getenv("UPNPD_RACE") == "" {
 			w.fault("%s", why)
 		}
 	}

@@ -31,6 +31,7 @@ func winds() []weather {
 func storms(starting bool) []weather {
 	all := []weather{
 		{9, "", func(*world) {}},
+		{1, "flush", (*world).flushRules},
 		{1, "USR1", (*world).flushAll},
 		{1, "ctl delete", (*world).evict},
 		{1, "services", (*world).changeServices},
@@ -67,10 +68,13 @@ func (w *world) flushRules() {
 	w.flushed = true
 }
 
-// mend has the daemon put the iptables right, as the README says.
+// mend has the daemon put the iptables right, as the README says: at once.
 func (w *world) mend() {
 	if w.flushed && w.firewall != lab.Nftables {
 		w.reload("configuration read again")
+		for _, said := range w.check() {
+			w.fault("after HUP: %s", said)
+		}
 	}
 	w.flushed = false
 }
