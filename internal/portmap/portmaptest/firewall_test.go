@@ -58,19 +58,19 @@ func TestFirewallIsStrict(t *testing.T) {
 			one.RemoteHost, one.RemotePort = netip.MustParseAddr("11.0.0.9"), 5
 			return f.Sync(portmap.Network{}, []portmap.Mapping{wide, one})
 		},
-		"a set into another client's port":          set(4998, 3, func(m *portmap.Mapping) { from("11.0.0.0/8")(m); m.Client = other.Client }),
-		"a set of one":                              set(6000, 1, nil),
-		"a set of too many":                         set(6000, 65, nil),
-		"a set beyond the last port":                set(65535, 2, nil),
-		"a set beyond the last internal port":       set(6000, 2, func(m *portmap.Mapping) { m.InternalPort = 65535 }),
-		"a set by UPnP":                             set(6000, 2, func(m *portmap.Mapping) { m.Origin = portmap.UPnP }),
-		"a filter by UPnP":                          set(6000, 0, func(m *portmap.Mapping) { from("11.0.0.0/8")(m); m.Origin = portmap.UPnP }),
-		"a filter that is not masked":               set(6000, 0, from("11.0.0.1/8")),
-		"a filter of one host":                      set(6000, 0, from("11.0.0.1/32")),
-		"a filter of IPv6":                          set(6000, 0, from("2001:db8::/32")),
-		"a remote port by UPnP":                     set(6000, 0, func(m *portmap.Mapping) { m.RemotePort, m.Origin = 5, portmap.UPnP }),
-		"nothing":                                   func(f *Firewall) error { return f.Change(nil, nil) },
-		"sync with a mapping twice":                 func(f *Firewall) error { return f.Sync(portmap.Network{}, []portmap.Mapping{a, b, a}) },
+		"a set into another client's port":    set(4998, 3, func(m *portmap.Mapping) { from("11.0.0.0/8")(m); m.Client = other.Client }),
+		"a set of one":                        set(6000, 1, nil),
+		"a set of too many":                   set(6000, 65, nil),
+		"a set beyond the last port":          set(65535, 2, nil),
+		"a set beyond the last internal port": set(6000, 2, func(m *portmap.Mapping) { m.InternalPort = 65535 }),
+		"a set by UPnP":                       set(6000, 2, func(m *portmap.Mapping) { m.Origin = portmap.UPnP }),
+		"a filter by UPnP":                    set(6000, 0, func(m *portmap.Mapping) { from("11.0.0.0/8")(m); m.Origin = portmap.UPnP }),
+		"a filter that is not masked":         set(6000, 0, from("11.0.0.1/8")),
+		"a filter of one host":                set(6000, 0, from("11.0.0.1/32")),
+		"a filter of IPv6":                    set(6000, 0, from("2001:db8::/32")),
+		"a remote port by UPnP":               set(6000, 0, func(m *portmap.Mapping) { m.RemotePort, m.Origin = 5, portmap.UPnP }),
+		"nothing":                             func(f *Firewall) error { return f.Change(nil, nil) },
+		"sync with a mapping twice":           func(f *Firewall) error { return f.Sync(portmap.Network{}, []portmap.Mapping{a, b, a}) },
 		"a call during another": func(f *Firewall) error {
 			f.busy.Lock()
 			defer f.busy.Unlock()
