@@ -2,6 +2,9 @@
 // internet and on the LAN. Each attack has the name of the CVE or the advisory that
 // told of it, and the real daemon is on the router of a lab.
 //
+// Left to the rooms beside this one: browsers (VU#361684, DNS rebinding), floods and
+// the amplification of searches.
+//
 // The advisories about miniupnpc (CVE-2014-3985, CVE-2015-6031, CVE-2017-8798) are
 // about a control point that reads what a router says. The daemon is none: it asks
 // no other router, and reads of a subscriber's answer no more than the status.

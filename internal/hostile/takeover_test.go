@@ -3,6 +3,7 @@ package hostile
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -44,8 +45,11 @@ func TestTakeover(t *testing.T) {
 				if got := a.do(); got != a.want {
 					t.Errorf("%s: %s, want %s", a.name, got, a.want)
 				}
-				v.unharmed(a.name)
+				if os.Getenv("UPNPD_RACE") == "" { // upnpctl takes a second to start then
+					v.unharmed(a.name)
+				}
 			}
+			v.unharmed(name)
 		})
 	}
 	v.t, thief.t, thief6.t = t, t, t
