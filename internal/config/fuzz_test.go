@@ -22,6 +22,7 @@ func FuzzFile(f *testing.F) {
 	}
 	f.Add([]byte("allow 1-2 1.2.3.4/255.0.0.0 3 tcp from 1.2.3.4"))
 	f.Add([]byte("duration = @1:2\nserial = \"\x1b\xff"))
+	f.Add(append([]byte("serial = x #"), bytes.Repeat([]byte("x"), maxLine)...))
 	place := regexp.MustCompile(`^f:([0-9]+:)? [^\n\r\x00\x1b]+$`)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c := defaults()
@@ -35,6 +36,11 @@ func FuzzFile(f *testing.F) {
 			}
 			return
 		}
+		for _, line := range bytes.Split(data, []byte("\n")) {
+			if len(line) > maxLine {
+				t.Errorf("a line of %d bytes is read", len(line))
+			}
+		}
 		for _, s := range []string{c.FriendlyName, c.Serial, c.ModelNumber, c.LeaseFile} {
 			if !utf8.ValidString(s) || bytes.ContainsAny([]byte(s), "\x00\x1b\n\r") {
 				t.Errorf("let in: %q", s)
@@ -46,7 +52,7 @@ func FuzzFile(f *testing.F) {
 // FuzzArgs: whatever the command line says, an error is one printable line, and
 // what is taken has devices that a kernel can have.
 func FuzzArgs(f *testing.F) {
-	for _, s := range []string{"eth0\x00br-lan", "-f\x00eth0\x00br-lan\x00br-guest", "--extif=a\x00--intif=b\x00--intif=c", "a\x00a", "--port=65536\x00a\x00b",
+	for _, s := range []string{"eth0\x00br-lan", "a234567890123456\x00b", "--allow=2-1 0.0.0.0/0 3\x00a\x00b", "--allow=1 0.0.0.0/0 3-2\x00a\x00b", "-f\x00eth0\x00br-lan\x00br-guest", "--extif=a\x00--intif=b\x00--intif=c", "a\x00a", "--port=65536\x00a\x00b",
 		"--allow=1-2 0.0.0.0/0 3\x00a\x00b", "--friendly-name\x00\x1b[0m\x00a\x00b", "--\x1b=1", "-\x1b", "--config=", "-fh", "--", "--duration=@1:2\x00a\x00b", "\n\x00\r", "--secur=1"} {
 		f.Add(s)
 	}

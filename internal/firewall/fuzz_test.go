@@ -87,6 +87,13 @@ func FuzzRule(f *testing.F) {
 	r.compare(unix.NFT_CMP_EQ, host32(connMark))
 	r.add("immediate", attributes(nil).nest(unix.NFTA_IMMEDIATE_DATA, accept))
 	f.Add([]byte(r.list), []byte(attributes(nil).text(unix.NFTA_TABLE_NAME, tableName)))
+	var short, jump nftRule
+	short.mark(unix.NFTA_CT_DREG, reg1)
+	short.add("bitwise", attributes(nil).value(unix.NFTA_BITWISE_MASK, []byte{1}))
+	f.Add([]byte(short.list), []byte(nil))
+	far := attributes(nil).nest(unix.NFTA_DATA_VERDICT, attributes(nil).number(unix.NFTA_VERDICT_CODE, 0xfffffffd))
+	jump.add("immediate", attributes(nil).nest(unix.NFTA_IMMEDIATE_DATA, far))
+	f.Add([]byte(jump.list), []byte(nil))
 	for _, info := range []int{0, 8, 152} {
 		for _, name := range []string{"connmark", "conntrack"} {
 			var r nftRule

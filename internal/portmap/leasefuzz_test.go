@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -32,7 +33,12 @@ func signed(lines string) string {
 func FuzzLeaseFile(f *testing.F) {
 	const head = "upnpd leases 3, boot boot-1\n"
 	good := "TCP 2001 - 0 192.168.1.2 2001 0 on UPnP 192.168.1.2 - 0 2000000 900 2020-01-01T00:00:00Z web server\n"
+	many := head
+	for port := range 9 { // one more than is read
+		many += strings.ReplaceAll(good, "2001", strconv.Itoa(3000+port))
+	}
 	for _, s := range []string{
+		many, head + strings.Replace(good, "2000000", "9999999999", 1), head + strings.Replace(good, "web", "\x1b[2J"+strings.Repeat("é", 400), 1),
 		"", "\n", head, head[:len(head)-1], "upnpd leases 1, boot x\n", "upnpd leases 2, boot x\n" + good, good, head + good + good, head + good[:90],
 		head + "UDP 5000 2001:db8:9::/32 7 2001:db8:1::10 5000 8 on PCP 2001:db8:1::10 00112233445566778899aabb 77 2000000 900 - pinhole\n",
 		head + "TCP 4000 11.0.0.0/24 7 192.168.1.10 5000 64 peer PCP 192.168.1.10 00112233445566778899aabb 0 2000000 900 - ports\n",
