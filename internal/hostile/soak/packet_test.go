@@ -35,17 +35,14 @@ func (w *world) packets(table map[key]lease) (said []string) {
 	w.rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	var mu sync.Mutex
 	var running sync.WaitGroup
-	try := func(proto string, external uint16, client string) {
+	try := func(proto string, external uint16, client string, ports ...uint16) {
 		to := hostPort(w.wan, external)
 		if strings.Contains(client, ":") {
 			to = hostPort(client, external)
 		} else if w.wan == "" {
 			to = hostPort(lab.WANAddr, external)
 		}
-		for _, from := range []uint16{0, 4000} {
-			if from != 0 && w.rng.IntN(4) > 0 {
-				continue
-			}
+		for _, from := range ports {
 			want, left := w.leads(table, proto, external, from, client)
 			if left < sure {
 				continue
@@ -53,16 +50,24 @@ func (w *world) packets(table map[key]lease) (said []string) {
 			running.Add(1)
 			go func() {
 				defer running.Done()
-				if got := w.reach(strings.ToLower(proto), from, to, want); got != want {
-					mu.Lock()
+				got := w.reach(strings.ToLower(proto), from, to, want)
+				mu.Lock()
+				defer mu.Unlock()
+				if got != want {
 					said = append(said, fmt.Sprintf("%s from port %d to %s reaches %q, should reach %q", proto, from, to, got, want))
-					mu.Unlock()
+				} else if from != 0 && want != "" {
+					w.knocked = append(w.knocked, key{proto: proto, external: external, client: client})
 				}
 			}()
 		}
 	}
+	knocked := w.knocked // from the same port again: connections end with their mapping
+	w.knocked = nil
+	for _, k := range knocked {
+		try(k.proto, k.external, k.client, 4000)
+	}
 	for _, l := range all[:min(len(all), someOpen)] {
-		try(l.proto, l.external+uint16(w.rng.IntN(int(l.ports))), l.client)
+		try(l.proto, l.external+uint16(w.rng.IntN(int(l.ports))), l.client, 0, 4000)
 	}
 	for range someClosed {
 		c := pick(w.rng, w.clients...)
@@ -73,7 +78,7 @@ func (w *world) packets(table map[key]lease) (said []string) {
 		if n := len(c.ended); n > 0 && w.rng.IntN(4) > 0 {
 			k = c.ended[w.rng.IntN(n)]
 		}
-		try(k.proto, k.external, k.client)
+		try(k.proto, k.external, k.client, pick[uint16](w.rng, 0, 0, 4000))
 	}
 	running.Wait()
 	return said

@@ -15,6 +15,7 @@ const (
 	opMap, opPeer                 = 1, 2
 	optPrefer, optFilter          = 2, 3
 	optDescription, optPortSet    = 128, 130
+	noAddress, noResources        = 7, 8 // NETWORK_FAILURE, while the uplink is away
 	pcpPort                       = 5351
 	mapLen, peerLen, optionHeader = 60, 80, 4
 	answerPatience, askAgain      = 5 * time.Second, 4
@@ -223,6 +224,26 @@ func (c *client) pcpMap() (string, bool) {
 		c.mapped(wanted, a, asked, clearing || wanted.remote != "")
 	}
 	return fmt.Sprintf("result %d, %d s, port %d, %d ports, cleared %t: %v", a.result, a.seconds, a.external, a.ports, clearing, wanted), a.result == 0
+}
+
+// pcpRenew asks once more for what it has, without options: that must be granted, with
+// the filter that it has (MAP-13).
+func (c *client) pcpRenew() (string, bool) {
+	l, ok := c.own(func(l lease) bool { return l.by == "PCP" && l.internal < peerFirst && !denied(l) })
+	if !ok {
+		return "not asked", false
+	}
+	asked := time.Now()
+	a := c.pcp(c.request(opMap, uint32(c.wish()), l.proto, l.internal, l.external))
+	switch {
+	case a.result == 0:
+		c.note(l.key)
+		l.first, l.last = until(asked, a.seconds)
+		c.held[l.key] = l
+	case a.result != noAddress && a.result != noResources:
+		c.w.fault("%v: result %d for the renewal of %v", c.addr, a.result, l)
+	}
+	return fmt.Sprintf("result %d: %v", a.result, l), a.result == 0
 }
 
 // mapped books what a MAP has made, or renewed as a whole.

@@ -58,6 +58,9 @@ func (c *client) updatePin() (string, bool) {
 	if code == 0 && !mine {
 		c.w.fault("%v renewed another's pinhole %s", c.addr, l.id)
 	}
+	if code != 0 && code != actionFailed && mine {
+		c.w.fault("%v: error %d for the renewal of %v", c.addr, code, l)
+	}
 	if code != 0 || !mine {
 		return fmt.Sprintf("error %d: %s", code, l.id), false
 	}

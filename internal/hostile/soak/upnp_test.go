@@ -82,6 +82,7 @@ func leaves(doc []byte) map[string]string {
 func actions4() []action {
 	return append([]action{
 		{16, "UPnP", "AddPortMapping", (*client).add},
+		{4, "UPnP", "AddPortMapping again", (*client).renew},
 		{6, "UPnP", "AddAnyPortMapping", (*client).addAny},
 		{8, "UPnP", "DeletePortMapping", (*client).remove},
 		{2, "UPnP", "DeletePortMappingRange", (*client).removeRange},
@@ -105,6 +106,7 @@ func actions6() []action {
 func actions() []action {
 	return []action{
 		{10, "PCP", "MAP", (*client).pcpMap},
+		{3, "PCP", "MAP again", (*client).pcpRenew},
 		{4, "PCP", "MAP delete", (*client).pcpDelete},
 		{4, "PCP", "PEER", (*client).pcpPeer},
 		{3, "PCP", "a bad request of PCP", (*client).pcpBadly},
@@ -137,6 +139,28 @@ func (c *client) add() (string, bool) {
 	l, seconds, args := c.mapping(c.outside())
 	asked := time.Now()
 	_, code := c.call(pick(c.rng, old, young), "AddPortMapping", args...)
+	return c.granted(l, asked, seconds, code)
+}
+
+// actionFailed is the error of a kernel that refused, as it may while rules are flushed.
+const actionFailed = 501
+
+// renew asks once more for what it has, which must be granted.
+func (c *client) renew() (string, bool) {
+	port := c.outside()
+	l, ok := c.own(func(l lease) bool { return l.by == "UPnP" && l.external >= port && !denied(l) })
+	if !ok {
+		return "not asked", false
+	}
+	enabled, seconds, asked := "0", uint32(c.wish()), time.Now()
+	if l.enabled {
+		enabled = "1"
+	}
+	_, code := c.call(pick(c.rng, old, young), "AddPortMapping", "NewRemoteHost", l.remote, "NewExternalPort", itoa(l.external), "NewProtocol", l.proto,
+		"NewInternalPort", itoa(l.internal), "NewInternalClient", l.client, "NewEnabled", enabled, "NewPortMappingDescription", l.text, "NewLeaseDuration", itoa(seconds))
+	if code != 0 && code != actionFailed {
+		c.w.fault("%v: error %d for the renewal of %v", c.addr, code, l)
+	}
 	return c.granted(l, asked, seconds, code)
 }
 

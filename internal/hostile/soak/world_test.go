@@ -40,6 +40,7 @@ type world struct {
 	gauge    gauge
 	aged     bool // the last process of a long life has begun
 
+	knocked []key      // what was reached from port 4000 at the last quiet point
 	sending sync.Mutex // from a port of the internet host
 
 	mu     sync.Mutex
@@ -59,6 +60,9 @@ type conf struct {
 
 // deniedFirst and deniedLast are the ports that conf.deny is about.
 const deniedFirst, deniedLast = 30024, 30031
+
+// denied reports whether conf.deny is about a lease.
+func denied(l lease) bool { return l.external <= deniedLast && l.external+l.ports > deniedFirst }
 
 // service is one of a face.
 type service struct{ kind, control, event string }
@@ -120,7 +124,7 @@ func (w *world) start() {
 	w.discover()
 	for _, c := range w.clients {
 		c.sids = nil
-		refused := func(l lease) bool { return w.conf.deny && l.external <= deniedLast && l.external+l.ports > deniedFirst }
+		refused := func(l lease) bool { return w.conf.deny && denied(l) }
 		c.dropAll(refused)
 		for k, all := range c.unsure {
 			for i, l := range all {
