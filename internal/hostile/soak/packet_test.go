@@ -61,7 +61,7 @@ func (w *world) packets(table map[key]lease) (said []string) {
 			}()
 		}
 	}
-	knocked := w.knocked // from the same port again: connections end with their mapping
+	knocked := w.knocked[max(0, len(w.knocked)-20):] // from the same port again: connections end with their mapping
 	w.knocked = nil
 	for _, k := range knocked {
 		try(k.proto, k.external, k.client, 4000)
