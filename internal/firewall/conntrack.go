@@ -40,6 +40,7 @@ const (
 // called from any goroutine.
 type Flows struct {
 	conn flowConn // nil: the kernel has no ctnetlink
+	asks flowConn // of find; nil until needed
 	logf func(string, ...any)
 	wake chan struct{} // there is something pending
 	rush chan struct{} // do not pause

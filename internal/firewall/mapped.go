@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"errors"
 	"net/netip"
 
 	"github.com/linux-igd/upnpd/internal/portmap"
@@ -228,5 +229,5 @@ func (f *inForce) sync(n portmap.Network, all []portmap.Mapping) {
 // close ends everything, and Flows.
 func (f *inForce) close() error {
 	f.sync(portmap.Network{}, nil)
-	return f.flows.Close()
+	return errors.Join(f.flows.forget(), f.flows.Close())
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -58,26 +59,47 @@ func look(conn flowConn, orig tuple) (c flow, told []byte, err error) {
 }
 
 // SourcePort is portmap.Firewall's.
-func (f *IPTables) SourcePort(m *portmap.Mapping) (uint16, error) { return f.inForce.flows.source(m) }
+func (f *IPTables) SourcePort(m *portmap.Mapping) (uint16, error) { return f.inForce.source(m) }
 
 // SourcePort is portmap.Firewall's.
-func (f *NFTables) SourcePort(m *portmap.Mapping) (uint16, error) { return f.inForce.flows.source(m) }
+func (f *NFTables) SourcePort(m *portmap.Mapping) (uint16, error) { return f.inForce.source(m) }
 
 // source gives what the connection from m's client to m's remote peer has as its
-// source port outside; 0: there is no connection. It asks by a socket of its own: the
-// other one may be at a long list. Without ctnetlink it knows of none.
-func (f *Flows) source(m *portmap.Mapping) (port uint16, err error) {
-	if f.conn == nil {
-		return 0, nil
-	}
-	conn, err := dialConntrack()
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, conn.Close()) }()
-	c, told, err := look(conn, tuple{uint8(m.Protocol), netip.AddrPortFrom(m.Client, m.InternalPort), netip.AddrPortFrom(m.RemoteHost, m.RemotePort)})
-	if err != nil || told == nil {
+// source port at the uplink's address; 0: there is no connection, or it leaves
+// elsewhere. Without ctnetlink it knows of none.
+func (f *inForce) source(m *portmap.Mapping) (uint16, error) {
+	c, err := f.flows.find(tuple{uint8(m.Protocol), netip.AddrPortFrom(m.Client, m.InternalPort), netip.AddrPortFrom(m.RemoteHost, m.RemotePort)})
+	if err != nil || c.reply.dst.Addr() != f.network.External {
 		return 0, err
 	}
 	return c.reply.dst.Port(), nil
+}
+
+// find gives the connection with an original tuple, the zero flow if there is none.
+// It asks by a socket of its own, for the other one may be at a long list; only one
+// goroutine may ask.
+func (f *Flows) find(orig tuple) (c flow, err error) {
+	if f.conn == nil {
+		return c, nil
+	}
+	if f.asks == nil {
+		if f.asks, err = dialConntrack(); err != nil {
+			return c, err
+		}
+	}
+	if err = f.asks.SetDeadline(time.Now().Add(flowTimeout)); err == nil {
+		c, _, err = look(f.asks, orig)
+	}
+	if err != nil { // the next answer may be this one's
+		err = errors.Join(err, f.forget())
+	}
+	return c, err
+}
+
+// forget closes the socket of find.
+func (f *Flows) forget() (err error) {
+	if f.asks != nil {
+		err, f.asks = f.asks.Close(), nil
+	}
+	return err
 }
