@@ -194,6 +194,6 @@ func TestRandom(t *testing.T) {
 	})
 	t.Run(lab.Nftables, func(t *testing.T) {
 		l := lab.Start(t)
-		run(t, l, func() backend { return openNFT6(t, l) }, func() string { return nftRuleset(t, l) }, 24)
+		run(t, l, func() backend { return openNFT6(t, l) }, func() string { return nftRuleset(t, l) }, 12)
 	})
 }
