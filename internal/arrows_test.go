@@ -30,7 +30,7 @@ var arrows = map[string]string{
 
 // testRooms are for tests and the demo only: they may import what they like,
 // and no room may import them.
-var testRooms = []string{"clients", "hostile", "hostile/browser", "hostile/faults", "hostile/load", "hostile/soak", "lab", "lab/demo", "lab/bench", "lab/home", "lab/vm", "openwrt", "openwrt/standin", "portmap/portmaptest"}
+var testRooms = []string{"clients", "hostile", "hostile/browser", "hostile/faults", "hostile/load", "hostile/privilege", "hostile/soak", "lab", "lab/demo", "lab/bench", "lab/home", "lab/vm", "openwrt", "openwrt/standin", "portmap/portmaptest"}
 
 // dependencies are the modules that the daemon may use.
 var dependencies = []string{

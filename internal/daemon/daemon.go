@@ -52,6 +52,7 @@ type system struct {
 	sweep      func(ctx context.Context, firewall string, log *Log) error // removes what the other firewall has left
 	inUse      func(portmap.Protocol, uint16) (bool, error)
 	lock       func() (io.Closer, error) // held by the one daemon of the machine
+	confine    func(cfg *config.Config, log *Log) (drop func() error, err error)
 	bootID     func() string
 	portFree   func(dev string, port uint16) error
 	forwarding func() bool
@@ -129,6 +130,10 @@ func run(ctx context.Context, cfg *config.Config, o Options, sys system) (err er
 		return err
 	}
 	defer alone.Close()
+	drop, err := sys.confine(cfg, d.Log)
+	if err != nil {
+		return err
+	}
 	if !sys.forwarding() {
 		d.Log.Warnf("the kernel does not forward: nothing mapped here works until `sysctl -w net.ipv4.ip_forward=1`")
 	}
@@ -163,6 +168,9 @@ func run(ctx context.Context, cfg *config.Config, o Options, sys system) (err er
 		},
 	})
 	d.restore()
+	if err := drop(); err != nil {
+		return err
+	}
 	d.closePinholes(cfg)
 	defer d.guard()()
 	defer d.workers()()

@@ -32,8 +32,9 @@ var linux = system{
 		}
 		return firewall.RemoveTable(log.Infof)
 	},
-	inUse: inUse(),
-	lock:  lock,
+	inUse:   inUse(),
+	lock:    lock,
+	confine: confine,
 	bootID: func() string {
 		id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 		return strings.TrimSpace(string(id))

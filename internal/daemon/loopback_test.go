@@ -165,10 +165,13 @@ func startLoopback6(t *testing.T, six []netip.Prefix, args ...string) *loopback 
 		},
 		forwarding: func() bool { return true },
 		lock:       func() (io.Closer, error) { return io.NopCloser(nil), nil },
-		bootID:     func() string { return "this boot" },
-		ssdpPort:   port,
-		pcpPort:    w.pcpPort,
-		lanRetry:   50 * time.Millisecond,
+		confine: func(*config.Config, *Log) (func() error, error) {
+			return func() error { return nil }, nil
+		},
+		bootID:   func() string { return "this boot" },
+		ssdpPort: port,
+		pcpPort:  w.pcpPort,
+		lanRetry: 50 * time.Millisecond,
 	}
 	ready := make(chan struct{})
 	go func() {
