@@ -19,7 +19,7 @@ OWN="enabled extif intif extip port listenport firewall secure max_lease
 	idle_timeout allow deny iptables_location debug_mode create_forward_rules
 	forward_rules_append forward_chain_name prerouting_chain_name upstream_bitrate
 	downstream_bitrate duration description_document_name xml_document_path
-	upload download http_port
+	upload download http_port user
 	external_iface internal_iface external_zone external_ip enable_upnp secure_mode
 	natpmp enable_natpmp pcp pcp_nonce min_lease igd igdv1 ipv6 ipv6_disable
 	extif6 external_iface6 serial_number upnp_lease_file log_output"
@@ -414,6 +414,7 @@ upnpd_options() {
 	for name in create_forward_rules forward_rules_append; do
 		upnpd_flag "$name" "$name"
 	done
+	[ -n "$JAIL" ] || upnpd_copy user user # procd starts it as its user there
 	upnpd_copy serial serial serial_number
 	upnpd_rate upstream_bitrate upload
 	upnpd_rate downstream_bitrate download

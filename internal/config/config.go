@@ -70,6 +70,7 @@ type Config struct {
 	// LeaseFile and ControlSocket are absolute paths; "": none.
 	LeaseFile, ControlSocket string
 	IdleTimeout              time.Duration // for mappings of hosts that have left; 0: off
+	User                     string        // name or uid, who the daemon is once it has started; "": stay
 }
 
 // IGD says which faces of the device control points see (DESIGN.md, "Two

@@ -139,6 +139,18 @@ func only(v, others string) bool {
 	})
 }
 
+// account reads the name of a user (useradd(8)) or a uid. Root is nobody else.
+func account(p *string, v string) error {
+	if len(v) > 32 || !only(v, "._-") || strings.HasPrefix(v, "-") {
+		return errors.New("want the name of a user, or a uid")
+	}
+	if v == "root" || v == "0" {
+		v = ""
+	}
+	*p = v
+	return nil
+}
+
 func path(p *string, v string) error {
 	if v != "" && (v[0] != '/' || !printable(v)) {
 		return errors.New("want a path that begins with /")

@@ -3,6 +3,7 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"os"
 	"syscall"
 	"unsafe"
 
@@ -45,45 +46,65 @@ func confine(cfg *config.Config, log *Log) (drop func() error, err error) {
 	if had.Permitted&capNetRaw == 0 {
 		log.Warnf("without CAP_NET_RAW there are no sockets on a device that was away for a moment, no legacy iptables and no `upnpctl check --live`")
 	}
+	who := account{uid: os.Getuid(), gid: os.Getgid()}
+	if cfg.User != "" {
+		if who, err = findAccount(passwd, cfg.User); err != nil {
+			return nil, err
+		}
+	}
 	keep := uint32(capNetAdmin | capNetRaw)
 	if 0 < cfg.Port && cfg.Port < firstFreePort {
 		keep |= capBindService
 	}
 	return func() error {
-		err := dropCapabilities(had, keep)
-		if errors.Is(err, unix.ENOTSUP) { // as it is with the race detector
+		for _, path := range []string{cfg.LeaseFile, cfg.ControlSocket} {
+			who.own(path)
+		}
+		err := gainNothing(keep)
+		if errors.Is(err, unix.ENOTSUP) && cfg.User == "" { // as it is with the race detector
 			log.Infof("all privileges are kept: this program is built with cgo, build it with CGO_ENABLED=0")
 			return nil
 		}
-		return err
+		if err == nil {
+			err = who.become()
+		}
+		if err == nil {
+			err = dropCapabilities(had, keep)
+		}
+		if err != nil {
+			return fmt.Errorf("give up privileges: %w", err)
+		}
+		return nil
 	}, nil
 }
 
-// dropCapabilities leaves nothing but keep, to all threads and to what they start:
-// root's children get what is in the bounding set. Where the sets are that small
-// already, it needs no privilege itself.
-func dropCapabilities(had capabilities, keep uint32) error {
-	if err := everyThread(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1); err != nil {
-		return fmt.Errorf("no_new_privs: %w", err)
-	}
+// gainNothing sees to it that no program which the daemon starts may do more than
+// keep: root's would get what is in the bounding set.
+func gainNothing(keep uint32) error {
 	for c := uintptr(0); c < 64; c++ {
 		if keep>>c&1 == 1 {
 			continue
 		}
 		// EINVAL: the kernel has no more of them. EPERM: a jail has had its reasons.
-		if err := everyThread(unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, c); err != nil {
+		if everyThread(unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, c) != nil {
 			break
 		}
 	}
 	_ = everyThread(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL) // since Linux 4.3
+	return everyThread(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1)
+}
+
+// dropCapabilities leaves nothing but keep. Where the sets are that small already, a
+// jail may forbid the call.
+func dropCapabilities(had capabilities, keep uint32) error {
 	keep &= had.Permitted
 	next := capabilities{CapUserData: unix.CapUserData{Effective: keep, Permitted: keep}}
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	err := everyThread(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&next)))
-	if err != nil && (had.Permitted != keep || had.high.Permitted != 0) {
-		return fmt.Errorf("drop capabilities: %w", err)
+	if had.Permitted == keep && had.high.Permitted == 0 {
+		return nil
 	}
-	return nil
+	return err
 }
 
 // everyThread makes a system call in each thread of the process.

@@ -168,14 +168,15 @@ func run(ctx context.Context, cfg *config.Config, o Options, sys system) (err er
 		},
 	})
 	d.restore()
+	d.deaf = func() {}
+	d.control(cfg.ControlSocket) // root's, whoever the daemon will be
 	if err := drop(); err != nil {
+		d.deaf()
 		return err
 	}
 	d.closePinholes(cfg)
 	defer d.guard()()
 	defer d.workers()()
-	d.deaf = func() {}
-	d.control(cfg.ControlSocket)
 	defer func() { d.deaf() }() // to the socket that is there then
 	return d.generations(ctx, devices)
 }

@@ -138,6 +138,9 @@ func chooseFirewall(ctx context.Context, cfg *config.Config, opts firewall.IPTab
 		}
 		reason = fmt.Sprintf("iptables, since nftables cannot be used: %v", err)
 	}
+	if cfg.User != "" {
+		return nil, "", fmt.Errorf("user = %s works with nftables alone, since only root's iptables can change rules; this would be %s", cfg.User, reason)
+	}
 	fw, err = firewall.NewIPTables(ctx, opts, cfg.ExtIf, log.Infof)
 	return fw, reason, err
 }

@@ -22,6 +22,9 @@ type successor struct {
 func (d *daemon) reload(known wan.Uplink) *successor {
 	d.table.Sync()
 	next, warnings, err := d.Load()
+	if err == nil && next.User != d.cfg.User {
+		err = fmt.Errorf("user = %s needs a restart", next.User)
+	}
 	if err != nil {
 		d.refuse(err)
 		return nil

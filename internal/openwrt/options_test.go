@@ -126,6 +126,7 @@ var options = []struct {
 	{"option xml_document_path /etc/linuxigd", "--xml-document-path /etc/linuxigd"},
 	{"option control_socket /var/run/upnpd/other", "--control-socket /var/run/upnpd/other"},
 	{"option control_socket none", "--control-socket|"},
+	{"option user upnpd", "--user upnpd"},
 	{"option log_level debug", "--log-level debug"},
 	{"option debug_mode 3", "--debug-mode 3"},
 	{"option log_output 1", "--log-level debug|--allow|any 0.0.0.0/0 any"},

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -30,14 +31,13 @@ type house struct {
 	t        *testing.T
 	firewall string
 	before   string // its rules without the daemon
-	config   string
 	daemon   *lab.Daemon
 }
 
 // enter raises a house; options are lines of upnpd.conf.
 func enter(t *testing.T, firewall string, options ...string) *house {
 	t.Helper()
-	h := &house{Home: home.Start(t), t: t, firewall: firewall, config: filepath.Join(t.TempDir(), "upnpd.conf")}
+	h := &house{Home: home.Start(t), t: t, firewall: firewall}
 	if err := h.Masquerade(firewall); err != nil {
 		t.Fatal(err)
 	}
@@ -45,6 +45,9 @@ func enter(t *testing.T, firewall string, options ...string) *house {
 	h.configure(options...)
 	return h
 }
+
+// config is on the router.
+const config = "/run/upnpd.conf"
 
 func (h *house) configure(options ...string) {
 	h.t.Helper()
@@ -54,7 +57,7 @@ func (h *house) configure(options ...string) {
 		options = append(options, "iptables_location = /usr/sbin/"+h.firewall)
 	}
 	text := strings.Join(append(options, "extif = "+lab.WANDev, "intif = "+lab.LANDev, ""), "\n")
-	if err := os.WriteFile(h.config, []byte(text), 0o644); err != nil {
+	if err := os.WriteFile(h.path(config), []byte(text), 0o644); err != nil {
 		h.t.Fatal(err)
 	}
 }
@@ -62,7 +65,7 @@ func (h *house) configure(options ...string) {
 // begin starts the daemon.
 func (h *house) begin() {
 	h.t.Helper()
-	h.daemon = h.Router.StartDaemon(h.t, lab.Build(h.t), "--config", h.config)
+	h.daemon = h.Router.StartDaemon(h.t, lab.Build(h.t), "--config", config)
 	h.For(h.t)
 }
 
@@ -123,4 +126,21 @@ func wantThreads(t *testing.T, pid int, want map[string]string) {
 var rootThreads = map[string]string{
 	"Uid": "0 0 0 0", "Gid": "0 0 0 0", "CapInh": "0000000000000000", "CapPrm": "0000000000003000",
 	"CapEff": "0000000000003000", "CapBnd": "0000000000003000", "CapAmb": "0000000000000000", "NoNewPrivs": "1",
+}
+
+// running finds the process of a program that only this test has started.
+func running(t *testing.T, program string) int {
+	t.Helper()
+	links, err := filepath.Glob("/proc/[0-9]*/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, link := range links {
+		if path, err := os.Readlink(link); err == nil && path == program {
+			pid, _ := strconv.Atoi(strings.Split(link, "/")[2])
+			return pid
+		}
+	}
+	t.Fatalf("no process runs %s", program)
+	return 0
 }

@@ -17,7 +17,7 @@ func TestRoot(t *testing.T) {
 			h := enter(t, firewall)
 			h.begin()
 			wantThreads(t, h.daemon.PID, rootThreads)
-			h.life()
+			h.life("")
 			wantThreads(t, h.daemon.PID, rootThreads)
 			h.daemon.Stop(t)
 			if got := h.Rules(firewall); got != h.before {
@@ -30,23 +30,23 @@ func TestRoot(t *testing.T) {
 	}
 }
 
-// life has the daemon do all that it does.
-func (h *house) life() {
+// life has the daemon do all that it does. The option is a line of its configuration.
+func (h *house) life(option string) {
 	h.t.Helper()
 	for _, name := range []string{"map, reach, delete", "two hosts, one port", "WAN address changes"} {
 		home.Jobs[name](h.t, h)
 	}
-	h.reloads()
+	h.reloads(option)
 	h.returns()
 	h.repairs()
 	h.controlled()
 }
 
 // reloads has it read a changed configuration, which begins a new generation.
-func (h *house) reloads() {
+func (h *house) reloads(option string) {
 	h.t.Helper()
 	h.Client(1).Add("TCP", 18080, h.Served(), 0)
-	h.configure("friendly_name = other")
+	h.configure(option, "friendly_name = other")
 	h.again("Advertisements Sent", func() { h.signal(syscall.SIGHUP) })
 	h.For(h.t)
 	if got := h.Reaches("TCP", 18080); got != 1 {
