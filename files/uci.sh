@@ -19,7 +19,7 @@ OWN="enabled extif intif extip port listenport firewall secure max_lease
 	idle_timeout allow deny iptables_location debug_mode create_forward_rules
 	forward_rules_append forward_chain_name prerouting_chain_name upstream_bitrate
 	downstream_bitrate duration description_document_name xml_document_path
-	upload download http_port user
+	upload download http_port user sandbox
 	external_iface internal_iface external_zone external_ip enable_upnp secure_mode
 	natpmp enable_natpmp pcp pcp_nonce min_lease igd igdv1 ipv6 ipv6_disable
 	extif6 external_iface6 serial_number upnp_lease_file log_output"
@@ -411,7 +411,7 @@ upnpd_options() {
 		downstream_bitrate duration description_document_name xml_document_path; do
 		upnpd_copy "$name" "$name"
 	done
-	for name in create_forward_rules forward_rules_append; do
+	for name in create_forward_rules forward_rules_append sandbox; do
 		upnpd_flag "$name" "$name"
 	done
 	[ -n "$JAIL" ] || upnpd_copy user user # procd starts it as its user there

@@ -70,6 +70,7 @@ type Config struct {
 	// LeaseFile and ControlSocket are absolute paths; "": none.
 	LeaseFile, ControlSocket string
 	IdleTimeout              time.Duration // for mappings of hosts that have left; 0: off
+	Sandbox                  bool          // allow few system calls, where no program is started
 	User                     string        // name or uid, who the daemon is once it has started; "": stay
 }
 
@@ -149,6 +150,7 @@ func defaults() *Config {
 		PCP:             true,
 		LogLevel:        LogInfo,
 		LeaseFile:       "/var/run/upnpd/leases",
+		Sandbox:         true,
 		ControlSocket:   "/var/run/upnpd/upnpd.sock",
 	}
 }

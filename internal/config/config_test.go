@@ -47,7 +47,7 @@ func TestDefaults(t *testing.T) {
 		},
 		DescriptionName: "gatedesc.xml", NotifyInterval: 900 * time.Second, // SSDP-32
 		FriendlyName: "Linux router", UPnP: true, IGD: IGDAuto, IPv6: true, NATPMP: true, PCP: true, LogLevel: LogInfo,
-		LeaseFile: "/var/run/upnpd/leases", ControlSocket: "/var/run/upnpd/upnpd.sock",
+		LeaseFile: "/var/run/upnpd/leases", ControlSocket: "/var/run/upnpd/upnpd.sock", Sandbox: true,
 	}
 	c, warnings, err := with(t, "", "ppp0", "br0")
 	if err != nil || len(warnings) > 0 {

@@ -75,6 +75,7 @@ var ownOptions = []option{
 	{name: "lease_file", set: func(c *Config, v string) error { return path(&c.LeaseFile, v) }},
 	{name: "control_socket", set: func(c *Config, v string) error { return path(&c.ControlSocket, v) }},
 	{name: "user", set: func(c *Config, v string) error { return account(&c.User, v) }},
+	{name: "sandbox", set: func(c *Config, v string) error { return yesNo(&c.Sandbox, v) }},
 	{name: "idle_timeout", set: func(c *Config, v string) error { return seconds(&c.IdleTimeout, v, 0, longestLease) }},
 	{name: "allow", repeat: true, set: func(c *Config, v string) error { return addRule(c, "allow", v) }},
 	{name: "deny", repeat: true, set: func(c *Config, v string) error { return addRule(c, "deny", v) }},

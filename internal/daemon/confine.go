@@ -34,8 +34,9 @@ func readCapabilities() (c capabilities, err error) {
 }
 
 // confine looks at the privileges and gives what drops those that a daemon that has
-// started does not need. Its modules are loaded then, and the leases read.
-func confine(cfg *config.Config, log *Log) (drop func() error, err error) {
+// started does not need. Its modules are loaded then, and the leases read. With
+// nftables it needs no programs.
+func confine(cfg *config.Config, log *Log) (drop func(nftables bool) error, err error) {
 	had, err := readCapabilities()
 	if err != nil {
 		return nil, fmt.Errorf("capabilities: %w", err)
@@ -56,7 +57,7 @@ func confine(cfg *config.Config, log *Log) (drop func() error, err error) {
 	if 0 < cfg.Port && cfg.Port < firstFreePort {
 		keep |= capBindService
 	}
-	return func() error {
+	return func(nftables bool) error {
 		for _, path := range []string{cfg.LeaseFile, cfg.ControlSocket} {
 			who.own(path)
 		}
@@ -70,6 +71,11 @@ func confine(cfg *config.Config, log *Log) (drop func() error, err error) {
 		}
 		if err == nil {
 			err = dropCapabilities(had, keep)
+		}
+		if err == nil && cfg.Sandbox && nftables {
+			if err := sandbox(); err != nil { // a kernel without seccomp
+				log.Debugf("sandbox: %v", err)
+			}
 		}
 		if err != nil {
 			return fmt.Errorf("give up privileges: %w", err)

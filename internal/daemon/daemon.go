@@ -52,7 +52,7 @@ type system struct {
 	sweep      func(ctx context.Context, firewall string, log *Log) error // removes what the other firewall has left
 	inUse      func(portmap.Protocol, uint16) (bool, error)
 	lock       func() (io.Closer, error) // held by the one daemon of the machine
-	confine    func(cfg *config.Config, log *Log) (drop func() error, err error)
+	confine    func(cfg *config.Config, log *Log) (drop func(nftables bool) error, err error)
 	bootID     func() string
 	portFree   func(dev string, port uint16) error
 	forwarding func() bool
@@ -170,7 +170,7 @@ func run(ctx context.Context, cfg *config.Config, o Options, sys system) (err er
 	d.restore()
 	d.deaf = func() {}
 	d.control(cfg.ControlSocket) // root's, whoever the daemon will be
-	if err := drop(); err != nil {
+	if err := drop(d.fwName == string(config.FirewallNFTables)); err != nil {
 		d.deaf()
 		return err
 	}

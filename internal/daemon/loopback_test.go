@@ -165,8 +165,8 @@ func startLoopback6(t *testing.T, six []netip.Prefix, args ...string) *loopback 
 		},
 		forwarding: func() bool { return true },
 		lock:       func() (io.Closer, error) { return io.NopCloser(nil), nil },
-		confine: func(*config.Config, *Log) (func() error, error) {
-			return func() error { return nil }, nil
+		confine: func(*config.Config, *Log) (func(bool) error, error) {
+			return func(bool) error { return nil }, nil
 		},
 		bootID:   func() string { return "this boot" },
 		ssdpPort: port,

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/linux-igd/upnpd/internal/config"
 	"github.com/linux-igd/upnpd/internal/portmap"
 	"github.com/linux-igd/upnpd/internal/wan"
@@ -22,8 +24,8 @@ type successor struct {
 func (d *daemon) reload(known wan.Uplink) *successor {
 	d.table.Sync()
 	next, warnings, err := d.Load()
-	if err == nil && next.User != d.cfg.User {
-		err = fmt.Errorf("user = %s needs a restart", next.User)
+	if err == nil && (next.User != d.cfg.User || next.Sandbox != d.cfg.Sandbox) {
+		err = errors.New("another user or sandbox needs a restart")
 	}
 	if err != nil {
 		d.refuse(err)
@@ -85,6 +87,9 @@ func (d *daemon) replaceFirewall(next *config.Config) error {
 		return nil
 	}
 	fw, name, err := d.sys.firewall(d.ctx, next, d.Log)
+	if errors.Is(err, unix.ENOSYS) {
+		return fmt.Errorf("%w (in its sandbox it starts no programs; a restart helps)", err)
+	}
 	if err != nil {
 		return err
 	}

@@ -127,6 +127,7 @@ var options = []struct {
 	{"option control_socket /var/run/upnpd/other", "--control-socket /var/run/upnpd/other"},
 	{"option control_socket none", "--control-socket|"},
 	{"option user upnpd", "--user upnpd"},
+	{"option sandbox 0", "--sandbox no"},
 	{"option log_level debug", "--log-level debug"},
 	{"option debug_mode 3", "--debug-mode 3"},
 	{"option log_output 1", "--log-level debug|--allow|any 0.0.0.0/0 any"},

@@ -63,9 +63,12 @@ func (h *house) configure(options ...string) {
 }
 
 // begin starts the daemon.
-func (h *house) begin() {
+func (h *house) begin() { h.run(lab.Build(h.t)) }
+
+// run starts a program that becomes the daemon.
+func (h *house) run(program string) {
 	h.t.Helper()
-	h.daemon = h.Router.StartDaemon(h.t, lab.Build(h.t), "--config", config)
+	h.daemon = h.Router.StartDaemon(h.t, program, "--config", config)
 	h.For(h.t)
 }
 
@@ -98,7 +101,7 @@ func (h *house) signal(sig syscall.Signal) {
 func (h *house) path(name string) string { return fmt.Sprintf("/proc/%d/root%s", h.Router.PID, name) }
 
 // privileges are the lines of /proc/PID/status that say what a thread may do.
-var privileges = []string{"Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs"}
+var privileges = []string{"Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp"}
 
 // wantThreads holds every thread of a process against the privileges.
 func wantThreads(t *testing.T, pid int, want map[string]string) {

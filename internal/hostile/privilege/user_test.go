@@ -90,7 +90,7 @@ func TestUserReload(t *testing.T) {
 		}
 	}
 	h.configure("user = daemon")
-	refused("user = daemon needs a restart; the old configuration stays")
+	refused("another user or sandbox needs a restart; the old configuration stays")
 	h.configure("user = router", "port = 80")
 	refused("permission denied; the old configuration stays")
 	h.firewall = "iptables-nft"

@@ -42,6 +42,7 @@ func TestLife(t *testing.T) {
 func (w *world) life() (all []measured) {
 	w.raise()
 	w.part("package", packaged)
+	w.part("privileges", privileges)
 	for _, name := range []string{"map, reach, delete", "two hosts, one port", "WAN address changes", "bad input"} {
 		w.part(name, func(w *world) {
 			home.Jobs[name](w.t, w)
@@ -287,4 +288,20 @@ func (w *world) powerCut() {
 			}
 		}
 	})
+}
+
+// privileges: every thread of the daemon has two capabilities and gets no others, and
+// with nftables a filter of system calls (issue 8, point 6).
+func privileges(w *world) {
+	filter := "0"
+	if w.firewall == lab.Nftables {
+		filter = "2"
+	}
+	const set = "0000000000003000"
+	want := fmt.Sprintf("CapPrm:\t%[1]s\nCapEff:\t%[1]s\nCapBnd:\t%[1]s\nNoNewPrivs:\t1\nSeccomp:\t%[2]s\n", set, filter)
+	got := w.sh("for t in /proc/$(pidof upnpd)/task/*; do grep -E '^(Cap(Prm|Eff|Bnd)|NoNewPrivs|Seccomp):' $t/status; done")
+	threads := strings.Count(got, "CapPrm")
+	if threads < 2 || got != strings.Repeat(want, threads) {
+		w.t.Errorf("%d threads with\n%s\nwant each\n%s", threads, got, want)
+	}
 }
