@@ -15,6 +15,7 @@ packages=(
 	shellcheck man-db                           # make lint
 	iproute2 iptables nftables procps           # the lab
 	util-linux wget busybox systemd             # the router's shell, and units
+	strace                                       # what the daemon asks of the kernel
 	miniupnpc python3-miniupnpc gupnp-tools natpmpc # control points
 	python3-gi gir1.2-gupnp-1.6                 # and one that the tests write
 	python3-libtorrent                          # what home users ask with
