@@ -45,8 +45,8 @@ func TestCallStranger(t *testing.T) {
 		}
 	}
 	h.heardByOne(p, taps)
-	if n := strings.Count(h.daemon.Log(), "events: refused a subscription"); n != 2 {
-		t.Errorf("%d lines in the log tell of it, want 1 a minute for each of two addresses", n)
+	if n := strings.Count(h.daemon.Log(), "events: refused a subscription"); n < 2 || n > 2*70 {
+		t.Errorf("%d lines in the log tell of it, want the share of each of two addresses: 50, and one in 10 s", n)
 	}
 }
 

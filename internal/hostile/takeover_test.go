@@ -310,9 +310,12 @@ func (v *victim) forged(thief, thief6 *peer) {
 		a := pcpAsk{lifetime: lifetime, nonce: "another one", proto: protoUDP, internal: served}
 		send(six, lab.RouterLANAddr6, pcpMAP(six, a))
 		for internal, proto := range map[uint16]byte{served: protoTCP, 8081: protoTCP, 8082: protoTCP, 8083: protoUDP, 8090: protoUDP, 8093: protoUDP} {
-			a.proto, a.internal, a.peer = proto, internal, netip.AddrPort{}
+			a.proto, a.internal, a.peer = proto, internal, netip.MustParseAddrPort("11.0.0.1:9")
 			send(four, lab.RouterLANAddr, pcpMAP(four, a))
-			a.peer = netip.MustParseAddrPort("11.0.0.1:9")
+			if internal == 8083 && lifetime > 0 { // beside PEER's that would be a new one, as on any free port
+				continue
+			}
+			a.peer = netip.AddrPort{}
 			send(four, lab.RouterLANAddr, pcpMAP(four, a))
 			op := map[byte]byte{protoUDP: 1, protoTCP: 2}[proto]
 			send(four, lab.RouterLANAddr, []byte{0, op, 0, 0, byte(internal >> 8), byte(internal), 0, 0, 0, 0, 0, byte(lifetime)})
