@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"strconv"
 	"strings"
 	"syscall"
@@ -43,12 +42,18 @@ func startChild(argv []string) error {
 	}
 	defer r.Close()
 	keepOpenFiles()
-	cmd := exec.Command(self, argv[1:]...)
-	cmd.Args[0] = argv[0]
-	cmd.Env = append(os.Environ(), childEnv+"=1")
-	cmd.ExtraFiles = []*os.File{w} // becomes childFD
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	os.Unsetenv(childEnv) // it may be there, and empty
+	child, err := os.StartProcess(self, argv, &os.ProcAttr{
+		Env:   append(os.Environ(), childEnv+"=1"),
+		Files: []*os.File{null, null, null, w}, // w becomes childFD
+		Sys:   &syscall.SysProcAttr{Setsid: true},
+	})
+	if err != nil {
 		return fmt.Errorf("start in the background: %w", err)
 	}
 	w.Close()
@@ -57,9 +62,12 @@ func startChild(argv []string) error {
 		if notice != "" {
 			fmt.Fprintln(os.Stderr, "upnpd:", notice)
 		}
-		return cmd.Process.Release()
+		return child.Release()
 	}
-	ended := cmd.Wait()
+	ended, err := child.Wait()
+	if err != nil {
+		return err
+	}
 	if len(said) == 0 {
 		return fmt.Errorf("the daemon ended before it served: %v", ended)
 	}

@@ -3,7 +3,6 @@ package firewall
 import (
 	"context"
 	"os"
-	"os/exec"
 	"strings"
 )
 
@@ -22,7 +21,7 @@ func LegacyTables() string {
 // when there is none.
 func LegacyProgram() string {
 	for _, name := range []string{"iptables-legacy", "/usr/sbin/iptables-legacy", "/sbin/iptables-legacy"} {
-		if path, err := exec.LookPath(name); err == nil {
+		if path, err := find(name); err == nil {
 			return path
 		}
 	}

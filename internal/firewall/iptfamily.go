@@ -3,11 +3,9 @@ package firewall
 import (
 	"context"
 	"fmt"
-	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // family is iptables or ip6tables.
@@ -36,7 +34,7 @@ func programs(location string) (path, restore string, err error) {
 		location = "iptables"
 	}
 	for _, try := range []string{location, "/usr/sbin/" + location, "/sbin/" + location} {
-		if path, err = exec.LookPath(try); err == nil {
+		if path, err = find(try); err == nil {
 			break
 		}
 		if strings.Contains(location, "/") {
@@ -46,7 +44,7 @@ func programs(location string) (path, restore string, err error) {
 	if err != nil {
 		return "", "", fmt.Errorf("find %s: %w; %s", location, err, hint)
 	}
-	if restore, err = exec.LookPath(path + "-restore"); err != nil {
+	if restore, err = find(path + "-restore"); err != nil {
 		return "", "", fmt.Errorf("find %s-restore beside it: %w; %s", path, err, hint)
 	}
 	return path, restore, nil
@@ -178,23 +176,6 @@ func (f *family) remove(ctx context.Context, wait int, logf func(string, ...any)
 func (f *family) run(ctx context.Context, wait int, input string) error {
 	_, err := execute(ctx, f.restore, input, "--noflush", "-w", strconv.Itoa(wait))
 	return err
-}
-
-// execute runs one of the two programs and gives what it printed.
-func execute(ctx context.Context, path, input string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, execTimeout)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.Stdin = strings.NewReader(input)
-	var stdout, stderr strings.Builder
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	cmd.WaitDelay = time.Second // for a child of a wrapper that keeps the pipes
-	if err := cmd.Run(); ctx.Err() != nil {
-		return "", fmt.Errorf("%s: %w", path, ctx.Err())
-	} else if err != nil {
-		return "", fmt.Errorf("%s: %w: %s", path, err, explain(stderr.String(), input))
-	}
-	return stdout.String(), nil
 }
 
 // explained is how much a program may say, in bytes: it stands in one line of the log.
