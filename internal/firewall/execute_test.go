@@ -39,7 +39,6 @@ func TestExecute(t *testing.T) {
 		{name: "output kept by a child", script: "sleep 60 & echo $! >\"$0.pid\"; echo done", fault: "i/o timeout"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			path := program(t, tt.script)
 			began := time.Now()
 			got, err := execute(context.Background(), path, tt.input, tt.args...)
