@@ -34,18 +34,27 @@ func (c *client) exchange(b []byte) []byte {
 	for range askAgain {
 		_, _ = conn.Write(b)
 		_ = conn.SetReadDeadline(time.Now().Add(answerPatience))
-		n, err := conn.Read(answer)
-		if err != nil {
-			continue
+		for {
+			n, err := conn.Read(answer)
+			if err != nil {
+				break
+			}
+			if answers(b, answer[:n]) {
+				return answer[:n]
+			}
 		}
-		if n < 8 || answer[1] != b[1]|0x80 {
-			c.w.fault("%v: the answer to %x is %x", c.addr, b, answer[:n])
-			return nil
-		}
-		return answer[:n]
 	}
 	c.w.fault("%v: no answer to %x", c.addr, b)
 	return nil
+}
+
+// answers reports whether a packet answers the request. Another one may be for what had
+// this port before, garbage.
+func answers(b, packet []byte) bool {
+	if len(packet) < 8 || packet[0] != b[0] || packet[1] != b[1]|0x80 {
+		return false
+	}
+	return b[0] == 0 || len(packet) < 36 || len(b) < 36 || bytes.Equal(packet[24:36], b[24:36])
 }
 
 func number(proto string) byte { return map[string]byte{"TCP": 6, "UDP": 17}[proto] }
