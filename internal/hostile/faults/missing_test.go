@@ -39,6 +39,9 @@ func TestProgramsMissing(t *testing.T) {
 	}
 	h.mended("iptables is missing")
 	h.checked("iptables is back")
+	if err := h.daemon.WaitLog("the kernel is equal to the table again"); err != nil {
+		t.Fatal(err)
+	}
 	for words, most := range map[string]int{"the kernel is not equal to the table: ": 1, "the kernel is equal to the table again": 1, "no such file": 8} {
 		if n := h.logged(words); n < 1 || n > most {
 			t.Errorf("%d lines with %q, want 1 to %d", n, words, most)

@@ -84,6 +84,9 @@ func TestPort5351Taken(t *testing.T) {
 	}
 	other.Close()
 	home.Until(t, "NAT-PMP answers", h.speaksNATPMP)
+	if err := h.daemon.WaitLog("it works now"); err != nil {
+		t.Fatal(err)
+	}
 	for words, want := range map[string]int{"next try in": 1, "serve br-lan for NAT-PMP and PCP: it works now": 1, "Advertisements Sent": 1} {
 		if n := h.logged(words); n != want {
 			t.Errorf("%d lines with %q, want %d", n, words, want)

@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -28,8 +29,8 @@ if [ -e $dir/armed ]; then
 		read -r mode <$dir/mode
 		case $mode,$name in
 		killed,*) kill -9 $$ ;;
-		late,*) : >$dir/waits; read -r _ <$dir/fifo; exec $real "$@" ;;
-		stuck,*) : >$dir/waits; read -r _ <$dir/fifo; exit 4 ;;
+		late,*) read -r _ <$dir/fifo; exec $real "$@" ;;
+		stuck,*) read -r _ <$dir/fifo; exit 4 ;;
 		half,*-restore) sed /^COMMIT/q | $real "$@"; kill -9 $$ ;;
 		silent,*-restore) exec >&- 2>&- <&-; exit 4 ;;
 		silent,*) exec >&- 2>&-; exit 0 ;;
@@ -85,34 +86,37 @@ func (p *programs) arm(mode string, n int) (disarm func() (fired bool)) {
 	p.t.Helper()
 	p.write("mode", mode)
 	p.write("armed", strconv.Itoa(n))
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	released := make(chan struct{})
 	if mode != "stuck" && mode != "late" {
-		close(released)
-	} else {
-		go func() {
-			defer close(released)
-			p.release()
-		}()
+		cancel()
 	}
+	go func() {
+		defer close(released)
+		p.release(ctx)
+	}()
 	return func() bool {
 		fired := os.Remove(filepath.Join(p.dir, "armed")) != nil
 		if !fired {
-			p.write("waits", "")
+			cancel()
 		}
 		<-released
+		cancel()
 		return fired
 	}
 }
 
 // release lets a program go on that is stuck, a moment after it was.
-func (p *programs) release() {
-	for os.Remove(filepath.Join(p.dir, "waits")) != nil {
-		time.Sleep(5 * time.Millisecond)
-	}
-	time.Sleep(100 * time.Millisecond)
-	if fifo, err := os.OpenFile(filepath.Join(p.dir, "fifo"), os.O_WRONLY|syscall.O_NONBLOCK, 0); err == nil { // somebody reads
+func (p *programs) release(ctx context.Context) {
+	for ; ctx.Err() == nil; time.Sleep(5 * time.Millisecond) {
+		fifo, err := os.OpenFile(filepath.Join(p.dir, "fifo"), os.O_WRONLY|syscall.O_NONBLOCK, 0)
+		if err != nil {
+			continue // nobody reads
+		}
+		time.Sleep(100 * time.Millisecond)
 		fmt.Fprintln(fifo)
 		fifo.Close()
+		return
 	}
 }
 
