@@ -109,10 +109,12 @@ test: setup
 vm: setup
 	$(GO) test -count=1 -timeout 12m -v ./internal/lab/vm
 
-# A long life with random clients: SOAK=8h, FIREWALL=nftables, iptables-legacy or
-# iptables-nft (all in turn without), SEED=n for what happened before.
+# Each fault in each way, and then a long life with random clients: SOAK=8h,
+# FIREWALL=nftables, iptables-legacy or iptables-nft (all in turn without), SEED=n for
+# what happened before.
 SOAK ?= 10m
 soak: setup
+	UPNPD_LONG=1 $(GO) test -count=1 -timeout 0 ./internal/hostile/faults
 	UPNPD_SOAK=$(SOAK) UPNPD_FIREWALL=$(FIREWALL) UPNPD_SEED=$(SEED) $(GO) test -count=1 -timeout 0 -v ./internal/hostile/soak
 
 demo: setup

@@ -27,6 +27,10 @@
 //	                      cmd/upnpd's TestPortTaken
 //	kill -9               internal/daemon's TestCrash
 //
+// In TestPrograms and TestNetlink each call and each message of each change fails; those
+// ways to fail that are alike take turns over them. With UPNPD_LONG=1 in the environment
+// each fails in each way; make soak does that first.
+//
 // Not defended: an iptables-restore that exits with 0 and has done nothing. upnpctl
 // check says so.
 package faults

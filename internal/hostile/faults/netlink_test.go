@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/linux-igd/upnpd/internal/lab"
@@ -11,18 +12,18 @@ import (
 // sock_diag.
 func TestNetlink(t *testing.T) {
 	t.Parallel()
-	for mode := range netlinkFaults {
+	for _, modes := range turns([][]string{{"ENOBUFS", "EPERM", "ENOMEM"}, {"lost"}}) {
 		parts := map[string][]step{"all": script}
-		if mode == "lost" { // each takes its time
+		if modes[0] == "lost" { // each takes its time
 			parts = map[string][]step{"mappings": script[:5], "network": script[5:6], "whole": script[6:]}
 		}
 		for name, steps := range parts {
-			t.Run(mode+"/"+name, func(t *testing.T) {
+			t.Run(strings.Join(modes, ",")+"/"+name, func(t *testing.T) {
 				t.Parallel()
 				h := enter(t, lab.Nftables)
 				s := supervise(t, lab.Build(t))
 				h.begin(s.program)
-				h.swept(h.sweep(mode, steps, s.arm))
+				h.swept(h.sweep(modes, steps, s.arm))
 				s.mu.Lock()
 				defer s.mu.Unlock()
 				t.Logf("messages by netlink protocol: %v", s.total)

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -44,8 +46,9 @@ fi
 exec $real "$@"
 `
 
-// modes are the ways in which a program fails.
-var modes = []string{"fails", "killed", "half", "silent", "garbage", "stuck", "late"}
+// programFaults are the ways in which a program fails: it says so, it says nothing that
+// is true, it takes its time.
+var programFaults = [][]string{{"fails", "half", "killed"}, {"silent", "garbage"}, {"stuck", "late"}}
 
 // programs are the stand-ins in a directory.
 type programs struct {
@@ -194,13 +197,14 @@ func (h *house) reload() {
 }
 
 // sweep runs each step of the script with a fault at its first call, then at its
-// second, and so on, until a step needs no more. arm is programs.arm, or what is
-// like it. It gives how many faults there were.
-func (h *house) sweep(mode string, steps []step, arm func(mode string, n int) func() bool) (faults int) {
+// second, and so on, until a step needs no more. The modes take turns. arm is
+// programs.arm, or what is like it. It gives how many faults there were.
+func (h *house) sweep(modes []string, steps []step, arm func(mode string, n int) func() bool) (faults int) {
 	h.t.Helper()
 	h.baseline()
-	for _, s := range steps {
+	for i, s := range steps {
 		for n := 1; ; n++ {
+			mode := modes[(i+n)%len(modes)]
 			if s.name == "expire" {
 				h.Client(1).Add("UDP", 18099, h.Served(), 1)
 			}
@@ -223,25 +227,34 @@ func (h *house) sweep(mode string, steps []step, arm func(mode string, n int) fu
 	return faults
 }
 
+// turns are the modes that take turns in a sweep, for each sweep; in the long form each
+// mode has a sweep of its own.
+func turns(groups [][]string) (sweeps [][]string) {
+	if os.Getenv("UPNPD_LONG") == "" {
+		return groups
+	}
+	for _, mode := range slices.Concat(groups...) {
+		sweeps = append(sweeps, []string{mode})
+	}
+	return sweeps
+}
+
 // TestPrograms: iptables fails at the n-th call of each change, for each n, in every
 // way that a program can fail.
 func TestPrograms(t *testing.T) {
 	t.Parallel()
-	for _, mode := range modes {
-		t.Run("legacy/"+mode, func(t *testing.T) { sweepPrograms(t, "legacy", mode) })
+	for kind, groups := range map[string][][]string{"legacy": programFaults, "nft": programFaults[:1]} {
+		for _, modes := range turns(groups) {
+			t.Run(kind+"/"+strings.Join(modes, ","), func(t *testing.T) {
+				t.Parallel()
+				h := enter(t, "iptables-"+kind)
+				p := newPrograms(t, kind)
+				h.configure(p.option())
+				h.begin("")
+				h.swept(h.sweep(modes, script, p.arm))
+			})
+		}
 	}
-	for _, mode := range []string{"fails", "half"} {
-		t.Run("nft/"+mode, func(t *testing.T) { sweepPrograms(t, "nft", mode) })
-	}
-}
-
-func sweepPrograms(t *testing.T, kind, mode string) {
-	t.Parallel()
-	h := enter(t, "iptables-"+kind)
-	p := newPrograms(t, kind)
-	h.configure(p.option())
-	h.begin("")
-	h.swept(h.sweep(mode, script, p.arm))
 }
 
 // swept judges a sweep.
