@@ -12,8 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// backlog is how many connections may wait for Accept.
-const backlog = 64
+// backlog is how many connections may wait for Accept: one host may come with 128 at
+// once, and a SYN that finds no place is tried again after a second.
+const backlog = 256
 
 // exhaustedWait keeps a server from spinning while nothing can be accepted.
 const exhaustedWait = 100 * time.Millisecond
