@@ -138,11 +138,12 @@ func isXML(contentType string) bool {
 }
 
 func success(typ string, a *action, out []string) *httpmsg.Response {
-	list := make([]soap.Arg, len(out))
+	list, size := make([]soap.Arg, len(out)), 1<<10
 	for i, v := range out {
+		size += len(v)
 		list[i] = soap.Arg{Name: a.out[i].name, Value: v, XML: a.out[i].name == "NewPortListing"}
 	}
-	return controlResponse(200, soap.AppendResponse(nil, typ, a.name, list))
+	return controlResponse(200, soap.AppendResponse(make([]byte, 0, size), typ, a.name, list))
 }
 
 func fault(err error) *httpmsg.Response {

@@ -3,6 +3,7 @@ package igd
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/linux-igd/upnpd/internal/portmap"
 	"github.com/linux-igd/upnpd/internal/soap"
@@ -78,6 +79,9 @@ func (s *Server) getListOfPortMappings(c *call) ([]string, error) {
 	for _, m := range s.table.List() {
 		if found == limit {
 			break
+		}
+		if cap(list)-len(list) < 4<<10 { // doubled: append would leave more behind
+			list = slices.Grow(list, cap(list)+4<<10)
 		}
 		if m.Client == c.from && !m.Pinhole.IsValid() && m.Protocol == protocol && r.Contains(m.ExternalPort) {
 			list = s.appendListed(list, m)
