@@ -28,7 +28,9 @@ type conn struct {
 	limits Limits
 	in     reader
 
-	counted bool // among the server's connections; of Server.mu
+	// Of Server.mu:
+	counted bool // among the server's connections
+	large   int  // bytes that it keeps while it waits for its client
 }
 
 // client is the other end's address, the same by IPv4 and by IPv4 in IPv6.
@@ -71,10 +73,10 @@ func (c *conn) exchange(n int) bool {
 
 // await waits for the first byte of the n-th request.
 func (c *conn) await(n int) bool {
+	c.in.release()
 	if c.in.buffered() > 0 {
 		return true
 	}
-	c.in.release()
 	if n == 1 {
 		c.readBy(c.limits.HeaderTimeout)
 	} else {
@@ -148,8 +150,12 @@ func hasToken(h Header, name, token string) bool {
 
 // reply writes one answer. req is nil where no request line was read.
 func (c *conn) reply(req *Request, resp *Response, keep bool) error {
+	whole := c.server.appendReply(nil, req, resp, keep)
+	resp.Body = nil // it may be long until the client has read all of it
+	c.server.keep(c, len(whole))
 	c.writeBy(c.limits.WriteTimeout)
-	_, err := c.Write(c.server.appendReply(nil, req, resp, keep))
+	_, err := c.Write(whole)
+	c.server.wait(c, false)
 	if resp.Sent != nil {
 		resp.Sent()
 	}

@@ -23,10 +23,11 @@ type reader struct {
 
 func (r *reader) buffered() int { return len(r.buf) - r.pos }
 
-// release gives the memory of a large request back, once all is used.
+// release gives the memory of a large request back, once it is used; the beginning of
+// another one may be there already.
 func (r *reader) release() {
-	if cap(r.buf) > 4*readAhead {
-		r.buf, r.pos = nil, 0
+	if cap(r.buf) > 4*readAhead+2*r.buffered() {
+		r.buf, r.pos = append([]byte(nil), r.buf[r.pos:]...), 0
 	}
 }
 

@@ -31,8 +31,10 @@ func (c *conn) readRequest() (*Request, error) {
 	}
 	c.readBy(c.limits.BodyTimeout)
 	if length == chunked {
+		c.server.keep(c, c.limits.BodyBytes)
 		req.Body, err = c.readChunked()
 	} else {
+		c.server.keep(c, length)
 		req.Body, err = c.in.take(nil, length)
 	}
 	return req, err

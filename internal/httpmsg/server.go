@@ -102,6 +102,7 @@ type Server struct {
 	total     int                // connections
 	perClient map[netip.Addr]int // connections
 	waiting   []*conn            // those that wait for their clients, the longest first
+	large     int                // bytes that they keep for that
 }
 
 // Serve accepts connections until ctx ends, then closes ln and its
@@ -178,12 +179,7 @@ func (s *Server) enter(c *conn) (slow *conn, ok bool) {
 		return nil, false
 	}
 	if s.total >= c.limits.Connections {
-		for _, o := range s.waiting {
-			if n := s.perClient[o.client()]; n > most {
-				slow, most = o, n
-			}
-		}
-		if slow == nil {
+		if slow = s.slowest(most, 0); slow == nil {
 			return nil, false
 		}
 		s.uncount(slow)
@@ -195,6 +191,53 @@ func (s *Server) enter(c *conn) (slow *conn, ok bool) {
 	s.perClient[c.client()]++
 	c.counted = true
 	return slow, true
+}
+
+// slowest finds, of the client with the most connections, more than most, the one that
+// has waited longest for it and keeps at least so many bytes.
+func (s *Server) slowest(most, large int) (slow *conn) {
+	for _, o := range s.waiting {
+		if n := s.perClient[o.client()]; n > most && o.large >= large {
+			slow, most = o, n
+		}
+	}
+	return slow
+}
+
+// What is small need not be counted: a connection has that much in any case. Together
+// the connections may keep maxLarge bytes of requests and answers on their way, or one
+// of them more: a listing of mappings can have 400 kB and more, a client need not read it.
+const (
+	smallBytes = 4 << 10
+	maxLarge   = 256 << 10
+)
+
+// keep notes that c waits for its client, and what it keeps for that. What is too much
+// for all together ends with the slowest.
+func (s *Server) keep(c *conn, bytes int) {
+	s.wait(c, false)
+	for {
+		s.mu.Lock()
+		var slow *conn
+		if bytes > smallBytes && s.large > 0 && s.large+bytes > maxLarge {
+			slow = s.slowest(0, smallBytes)
+		}
+		if slow == nil {
+			break
+		}
+		s.uncount(slow)
+		s.mu.Unlock()
+		_ = slow.Close()
+		s.logRefusal(slow.client(), "slow, while much was on its way")
+	}
+	if c.counted {
+		s.waiting = append(s.waiting, c)
+		if bytes > smallBytes {
+			c.large = bytes
+			s.large += bytes
+		}
+	}
+	s.mu.Unlock()
 }
 
 func (s *Server) leave(c *conn) {
@@ -228,6 +271,8 @@ func (s *Server) wait(c *conn, waits bool) bool {
 }
 
 func (s *Server) unwait(c *conn) {
+	s.large -= c.large
+	c.large = 0
 	for i, o := range s.waiting {
 		if o == c {
 			s.waiting = append(s.waiting[:i], s.waiting[i+1:]...)
