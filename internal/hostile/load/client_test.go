@@ -34,7 +34,12 @@ const wanIP1, wanIP2 = "urn:schemas-upnp-org:service:WANIPConnection:1", "urn:sc
 
 // ask sends a whole request on a connection of its own and gives the answer.
 func (h *house) ask(from *lab.Host, request string) (string, error) {
-	c, err := h.dial(from)
+	return h.askFrom(from, from.Addr, request)
+}
+
+// askFrom is ask from one address of the host.
+func (h *house) askFrom(host *lab.Host, from netip.Addr, request string) (string, error) {
+	c, err := h.dialFrom(host, from)
 	if err != nil {
 		return "", err
 	}
