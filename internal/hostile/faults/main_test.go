@@ -9,7 +9,7 @@ import (
 )
 
 // atOnce is how many tests run side by side: most of their time they wait.
-const atOnce = "20"
+const atOnce = "14"
 
 func TestMain(m *testing.M) {
 	if socket, daemon, ok := strings.Cut(os.Getenv(supervisorEnv), " "); ok {
