@@ -243,7 +243,7 @@ func TestGrowth(t *testing.T) {
 	<-h.daemon.Ended()
 	h.daemon.Kill()
 	dump := h.daemon.Log()
-	if n := strings.Count(dump, "\ngoroutine "); n < 5 || n > 40 || strings.Contains(dump, "deliver") {
+	if n := strings.Count(dump, "\ngoroutine "); n < 5 || n > 48 || strings.Contains(dump, "deliver") {
 		t.Errorf("%d goroutines, one that delivers: %v", n, strings.Contains(dump, "deliver"))
 	} else {
 		t.Logf("%d files before, %d goroutines", before, n)

@@ -108,7 +108,7 @@ func (h *house) goroutines() {
 	}
 	<-h.daemon.Ended()
 	h.daemon.Kill()
-	if n := strings.Count(h.daemon.Log(), "\ngoroutine "); n < 5 || n > 40 {
+	if n := strings.Count(h.daemon.Log(), "\ngoroutine "); n < 5 || n > 48 {
 		h.t.Errorf("%d goroutines", n)
 	}
 }
