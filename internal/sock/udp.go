@@ -16,6 +16,12 @@ import (
 // multicastTTL is the default of UDA 1.1 (SSDP-2).
 const multicastTTL = 2
 
+// sendBuffer is for what waits up to three seconds for neighbours that are not there,
+// in bytes, which the kernel doubles: with the usual 200 kB, 100 requests a second with
+// forged sources of the LAN had all answers wait. The limits of SSDP and PCP are 500
+// and 1000 answers a second, of about 1 kB with what the kernel adds.
+const sendBuffer = 3 << 20
+
 // Packet says where a datagram came from and how it arrived.
 type Packet struct {
 	Src     netip.AddrPort // the sender
@@ -86,6 +92,7 @@ func (u *UDP) setUp() error {
 			return err
 		}
 	}
+	_ = u.c.SetsockoptInt(unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, sendBuffer) // without CAP_NET_ADMIN the usual one
 	local, err := localAddr(u.c)
 	u.port = local.Port()
 	return err
@@ -158,7 +165,7 @@ func (p *Packet) setInfo(oob []byte) error {
 	return fmt.Errorf("the kernel did not say where a datagram arrived")
 }
 
-// WriteTo sends one datagram by the device of the socket. A valid src must be
+// WriteTo sends one datagram by the device of the socket, now or not at all. A valid src must be
 // an address of the router and becomes the source; with the zero Addr the
 // kernel chooses. A multicast destination needs no route. An error concerns
 // this datagram only, except when it wraps ctx.Err() or os.ErrClosed.
@@ -173,9 +180,11 @@ func (u *UDP) WriteTo(ctx context.Context, p []byte, to netip.AddrPort, src neti
 	case src.Is6():
 		oob = unix.PktInfo6(&unix.Inet6Pktinfo{Addr: src.As16(), Ifindex: uint32(u.index)})
 	}
-	// A context that ended during an earlier call may have left its deadline.
-	_ = u.c.SetWriteDeadline(time.Time{})
-	if _, err := u.c.Sendmsg(ctx, p, oob, sockaddr(to), 0); err != nil {
+	err := ctx.Err()
+	if err == nil {
+		err = control(u.c, func(fd int) error { return unix.Sendmsg(fd, p, oob, sockaddr(to), unix.MSG_DONTWAIT) })
+	}
+	if err != nil {
 		return fmt.Errorf("send to %s by %s: %w", to, u.dev, u.orClosed(err))
 	}
 	return nil
