@@ -13,6 +13,11 @@ const (
 	globalBurst = 100
 	globalEvery = time.Second / 50
 	maxSources  = 256 // addresses remembered
+
+	// Beyond globalBurst there is as much again for sources that seldom need it, so
+	// that a flood from all the other addresses of a LAN leaves something to each.
+	seldomBurst = 2
+	seldomEvery = 6 * time.Second
 )
 
 // A bucket is a token bucket, kept as the time at which it is full again. The
@@ -32,7 +37,8 @@ func (b bucket) after(now time.Time, burst int, every time.Duration) (time.Time,
 
 type source struct {
 	bucket
-	told bool // that the limit was reached, since the bucket was last full
+	seldom bucket // used where there is nothing left for all
+	told   bool   // that the limit was reached, since the bucket was last full
 }
 
 // limiter bounds the answers to one source and to all together.
@@ -46,11 +52,15 @@ func newLimiter() *limiter { return &limiter{sources: make(map[netip.Addr]source
 // allow takes a token of src and of all. When src has none left, tell says
 // whether that is news.
 func (l *limiter) allow(now time.Time, src netip.Addr) (ok, tell bool) {
+	s := l.sources[src]
+	seldom := s.seldom
 	global, ok := l.global.after(now, globalBurst, globalEvery)
+	if !ok && global.Sub(now) <= 2*globalBurst*globalEvery {
+		seldom.full, ok = seldom.after(now, seldomBurst, seldomEvery)
+	}
 	if !ok {
 		return false, false
 	}
-	s := l.sources[src]
 	if !s.full.After(now) {
 		s.told = false
 	}
@@ -61,7 +71,7 @@ func (l *limiter) allow(now time.Time, src netip.Addr) (ok, tell bool) {
 		return false, tell
 	}
 	l.room(now, src)
-	s.full, l.global.full = full, global
+	s.full, s.seldom, l.global.full = full, seldom, global
 	l.sources[src] = s
 	return true, false
 }

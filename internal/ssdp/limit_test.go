@@ -57,12 +57,39 @@ func TestLimitGlobal(t *testing.T) { // SSDP-51
 		}
 		return sum
 	}
-	if got := each(); got != 100 {
-		t.Errorf("%d searches answered, want 100", got)
+	if got := each(); got != 200 {
+		t.Errorf("%d searches answered, want 200", got)
 	}
 	now = now.Add(time.Second)
 	if got := each(); got != 50 {
 		t.Errorf("%d searches answered a second later, want 50", got)
+	}
+}
+
+// Issue 8, 4: all the other addresses of a LAN ask without end, and one that seldom
+// asks is answered nevertheless.
+func TestLimitManySources(t *testing.T) { // SSDP-51
+	l, now := newLimiter(), time.Unix(1000, 0)
+	base, got := netip.MustParseAddr("10.0.0.0").As4(), 0
+	for i := range 60 * 1000 {
+		now = now.Add(time.Millisecond)
+		for k := range 5 {
+			from := base
+			from[3] = byte(2 + (5*i+k)%250)
+			l.allow(now, netip.AddrFrom4(from))
+		}
+		if i%10000 == 9999 { // it is given up to a second
+			for n := 0; n < 1; n++ {
+				now = now.Add(time.Millisecond)
+				if ok, _ := l.allow(now, hostAddr1.Addr()); ok {
+					got++
+					break
+				}
+			}
+		}
+	}
+	if got != 6 {
+		t.Errorf("6 searches, %d of them answered", got)
 	}
 }
 
