@@ -119,7 +119,7 @@ func New(cfg Config, lan LAN, c Conn) *Server {
 	return &Server{
 		cfg: cfg, lan: lan, conn: c,
 		again: make(chan struct{}, 1),
-		limit: limiter{sources: map[netip.Addr]time.Duration{}},
+		limit: limiter{sources: map[netip.Addr]source{}},
 		told:  map[told]*client{},
 	}
 }

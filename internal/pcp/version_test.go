@@ -132,8 +132,11 @@ func TestFlood(t *testing.T) {
 		{3 * time.Millisecond, ann, 1000, 0},
 		{time.Hour, ann, 1000, 256},
 		{0, bob, 1000, 256},
-		{0, bob.Next(), 1000, 0}, // 512 together
-		{100 * time.Millisecond, bob.Next(), 1000, 100},
+		{0, bob.Next(), 1000, 16}, // 512 together, and what each has in need
+		{0, bob.Next().Next(), 1000, 16},
+		{100 * time.Millisecond, bob.Next(), 1000, 68},
+		{100 * time.Millisecond, ann, 1000, 50},
+		{56 * time.Millisecond, bob.Next(), 1000, 106 + 1},
 	} {
 		w.clock += tt.after
 		if got := answers(tt.src, tt.ask); got != tt.want {
@@ -170,7 +173,7 @@ func TestFloodOfSets(t *testing.T) {
 
 // TestSources: the addresses that are remembered stay few.
 func TestSources(t *testing.T) {
-	l, src := limiter{sources: map[netip.Addr]time.Duration{}}, ann6
+	l, src := limiter{sources: map[netip.Addr]source{}}, ann6
 	for i := range 1000 {
 		if src = src.Next(); !l.allow(time.Duration(i)*globalEvery, src, 1) {
 			t.Fatalf("source %d gets no answer", i)
