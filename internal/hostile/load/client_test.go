@@ -92,26 +92,27 @@ func (h *house) beside(t *testing.T, attack func(t *testing.T)) {
 	t.Logf("memory %d kB, at most %d kB; %d descriptors", memory(t, h.daemon, "VmRSS"), memory(t, h.daemon, "VmHWM"), descriptors(t, h.daemon))
 }
 
-// meanwhile asks by UDP from an address of LAN2 until there are five answers, which
+// meanwhile asks by UDP from an address of LAN2 until there are some answers, which
 // the result waits for: a datagram may be lost in a flood.
-func (h *house) meanwhile(t *testing.T, from netip.Addr, port uint16, question string) (wait func()) {
+func (h *house) meanwhile(t *testing.T, from netip.Addr, port uint16, question string, some int) (wait func() (tries int)) {
 	t.Helper()
 	c, err := h.LAN2.ListenUDP(from.String() + ":0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan struct{})
+	done, n := make(chan struct{}), 0
 	go func() {
 		defer close(done)
 		defer c.Close()
 		b := make([]byte, 1500)
 		for tries, answers, begun := 1, 0, time.Now(); ; tries++ {
 			asked := time.Now()
+			n = tries
 			c.WriteToUDPAddrPort([]byte(question), netip.AddrPortFrom(h.Router.Addr, port))
 			c.SetReadDeadline(asked.Add(500 * time.Millisecond))
 			if _, err := c.Read(b); err == nil {
-				if answers++; answers == 5 {
-					t.Logf("port %d answered %v 5 times for %d tries, in the end after %v", port, from, tries, time.Since(asked))
+				if answers++; answers == some {
+					t.Logf("port %d answered %v %d times for %d tries, in the end after %v", port, from, some, tries, time.Since(asked))
 					return
 				}
 			}
@@ -122,5 +123,8 @@ func (h *house) meanwhile(t *testing.T, from netip.Addr, port uint16, question s
 			time.Sleep(100 * time.Millisecond) // a client that does not hurry
 		}
 	}()
-	return func() { <-done }
+	return func() int {
+		<-done
+		return n
+	}
 }

@@ -122,7 +122,7 @@ func (h *house) searches(t *testing.T) {
 	// Who was not said to search finds the router meanwhile; LAN2 itself must wait.
 	other := netip.MustParseAddr("192.168.77.21")
 	h.LAN2.Run(t, "ip", "addr", "add", other.String()+"/24", "dev", lab.HostDev)
-	defer h.meanwhile(t, other, ssdpPort, search("upnp:rootdevice"))()
+	defer h.meanwhile(t, other, ssdpPort, search("upnp:rootdevice"), 5)()
 	forge := h.forger(t)
 	paced(t, 2, func(i int) error {
 		to := victim.LocalAddr().(*net.UDPAddr).AddrPort()
@@ -149,7 +149,7 @@ func (h *house) mapRequests(t *testing.T) {
 	begun := time.Now()
 	attacker := listen(t, h.LAN1)
 	router := net.UDPAddrFromAddrPort(netip.AddrPortFrom(h.Router.Addr, pcpPort))
-	defer h.meanwhile(t, h.LAN2.Addr, pcpPort, "\x00\x00")()
+	defer h.meanwhile(t, h.LAN2.Addr, pcpPort, "\x00\x00", 5)()
 	paced(t, 3, func(i int) error {
 		_, err := attacker.WriteToUDP(mapRequest(i), router)
 		return err
