@@ -48,7 +48,7 @@ func (f *Follower) SameLAN(to, from netip.Addr) bool {
 		return false
 	}
 	route, err := readRoute(c, to)
-	return err == nil && route == index
+	return f.missed(err) == nil && route == index
 }
 
 // readRoute returns the index of the device; 0: no way.
