@@ -123,7 +123,7 @@ func TestUsersIn(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(proc, "902", "comm")); err != nil { // it just ended
 		t.Fatal(err)
 	}
-	const unseen = "another program (look as root)"
+	const unseen = "another program (netstat -lnup names it)"
 	want := func(port uint16, want ...string) {
 		t.Helper()
 		got, err := usersIn(proc, 900, port)
