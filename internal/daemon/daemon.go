@@ -39,8 +39,8 @@ type Options struct {
 }
 
 // Run serves until ctx ends, and takes everything of its own out of the kernel
-// before it returns. The mappings stay in the lease file. Its error says why it could not start, or what is left in
-// the kernel.
+// before it returns. The mappings stay in the lease file. Its error says why it could
+// not start, or what is left in the kernel.
 func Run(ctx context.Context, cfg *config.Config, o Options) error {
 	return run(ctx, cfg, o, linux)
 }
@@ -160,12 +160,7 @@ func run(ctx context.Context, cfg *config.Config, o Options, sys system) (err er
 	d.table = portmap.New(portmap.Config{
 		Firewall: d.fw, Policy: cfg.Policy, Now: portmap.BootTime, InUse: sys.inUse, Logf: d.Log.Infof,
 		Decided: d.journal.Record, Changed: d.changed, SameHost: d.sameHost, SameLAN: d.sameLAN,
-		Flushed: func() {
-			select {
-			case d.flushed <- struct{}{}:
-			default:
-			}
-		},
+		Flushed: d.wasFlushed,
 	})
 	d.restore()
 	d.deaf = func() {}
@@ -186,6 +181,14 @@ func (d *daemon) changed() {
 	d.keeper.Changed()
 	if g := d.now.Load(); g != nil {
 		g.events.Changed()
+	}
+}
+
+// wasFlushed hears that all mappings were deleted.
+func (d *daemon) wasFlushed() {
+	select {
+	case d.flushed <- struct{}{}:
+	default: // it is known already
 	}
 }
 

@@ -210,3 +210,21 @@ func TestNothingBeforeTheNetwork(t *testing.T) {
 		t.Errorf("%d syncs with the same one", n)
 	}
 }
+
+// TestLostKernel: after somebody flushed our rules, the next request and Sync
+// put them back.
+func TestLostKernel(t *testing.T) {
+	w := newWorld(t, nil)
+	w.mustMap(ask(ann, 5000))
+	w.mustMap(ask(ann, 5001))
+	w.fw.Lose()
+	if err := w.Unmap(key(portmap.TCP, 5000, netip.Addr{}), ann); err != nil {
+		t.Error(err)
+	}
+	w.checkKernel()
+	w.fw.Lose()
+	w.mustMap(ask(ann, 5001)) // a renewal
+	w.fw.Lose()
+	w.Sync()
+	w.checkKernel()
+}

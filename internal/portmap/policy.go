@@ -165,3 +165,9 @@ func (p *Policy) entitled(req *Request) error {
 	}
 	return nil
 }
+
+// apart reports whether two addresses are not on one LAN, or client is the router's.
+// Without Secure a host speaks for its LAN, and for no other.
+func (t *Table) apart(client, from netip.Addr) bool {
+	return client != from && t.sameLAN != nil && !t.sameLAN(client, from)
+}

@@ -3,6 +3,7 @@ package portmap_test
 import (
 	"errors"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -215,6 +216,20 @@ func TestRemaining(t *testing.T) {
 		w.clock = start + tt.after
 		if got := w.Remaining(m); got != tt.want {
 			t.Errorf("after %v: %v, want %v", tt.after, got, tt.want)
+		}
+	}
+}
+
+// TestParseProtocol: TCP and UDP, and nothing else (WIP-10).
+func TestParseProtocol(t *testing.T) {
+	for s, want := range map[string]portmap.Protocol{"TCP": portmap.TCP, "udp": portmap.UDP, "Udp": portmap.UDP} {
+		if p, ok := portmap.ParseProtocol(s); !ok || p != want || p.String() != strings.ToUpper(s) {
+			t.Errorf("%q: %v, %v", s, p, ok)
+		}
+	}
+	for _, s := range []string{"", "6", "any", "XYZ", "TCP ", "tcpudp", "\u212a", "SCTP"} {
+		if p, ok := portmap.ParseProtocol(s); ok {
+			t.Errorf("%q is %v", s, p)
 		}
 	}
 }

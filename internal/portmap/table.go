@@ -247,12 +247,6 @@ func (t *Table) owns(e *entry, from netip.Addr, vouched bool) error {
 	return nil
 }
 
-// apart reports whether two addresses are not on one LAN, or client is the router's.
-// Without Secure a host speaks for its LAN, and for no other.
-func (t *Table) apart(client, from netip.Addr) bool {
-	return client != from && t.sameLAN != nil && !t.sameLAN(client, from)
-}
-
 // unmapLocked ends the mapping unless err says why not, and tells what became of
 // the wish.
 func (t *Table) unmapLocked(e *entry, from netip.Addr, what string, err error) error {

@@ -367,24 +367,6 @@ func TestReplaceFirewall(t *testing.T) {
 	w.mustMap(ask(ann, 5002))
 }
 
-// TestLostKernel: after somebody flushed our rules, the next request and Sync
-// put them back.
-func TestLostKernel(t *testing.T) {
-	w := newWorld(t, nil)
-	w.mustMap(ask(ann, 5000))
-	w.mustMap(ask(ann, 5001))
-	w.fw.Lose()
-	if err := w.Unmap(key(portmap.TCP, 5000, netip.Addr{}), ann); err != nil {
-		t.Error(err)
-	}
-	w.checkKernel()
-	w.fw.Lose()
-	w.mustMap(ask(ann, 5001)) // a renewal
-	w.fw.Lose()
-	w.Sync()
-	w.checkKernel()
-}
-
 // TestFlush ends everything in one call to the kernel (SIGUSR1).
 func TestFlush(t *testing.T) {
 	w := newWorld(t, nil)
@@ -401,18 +383,4 @@ func TestFlush(t *testing.T) {
 		t.Error(err)
 	}
 	w.mustMap(ask(bob, 5000))
-}
-
-// TestParseProtocol: TCP and UDP, and nothing else (WIP-10).
-func TestParseProtocol(t *testing.T) {
-	for s, want := range map[string]portmap.Protocol{"TCP": portmap.TCP, "udp": portmap.UDP, "Udp": portmap.UDP} {
-		if p, ok := portmap.ParseProtocol(s); !ok || p != want || p.String() != strings.ToUpper(s) {
-			t.Errorf("%q: %v, %v", s, p, ok)
-		}
-	}
-	for _, s := range []string{"", "6", "any", "XYZ", "TCP ", "tcpudp", "\u212a", "SCTP"} {
-		if p, ok := portmap.ParseProtocol(s); ok {
-			t.Errorf("%q is %v", s, p)
-		}
-	}
 }

@@ -46,9 +46,9 @@ func joinedIn(table, dev string, group netip.Addr) bool {
 
 // Users names the other processes that have an unconnected UDP socket on the
 // port, IPv4 or IPv6, on whatever address and device, as "minissdpd (pid 812)",
-// by ascending pid. Sockets whose owner cannot be seen, for want of privileges (who has
-// more than we hides it) or because he is in another container, are one "another
-// program (netstat -lnup names it)" at the end. Only the network namespace of the process counts.
+// by ascending pid. Sockets whose owner cannot be seen, because he has privileges that
+// we have given up or is in another container, are one "another program (netstat -lnup
+// names it)" at the end. Only the network namespace of the process counts.
 func Users(udpPort uint16) ([]string, error) {
 	users, err := usersIn("/proc", os.Getpid(), udpPort)
 	if err != nil {

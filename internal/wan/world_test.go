@@ -2,11 +2,15 @@ package wan
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/linux-igd/upnpd/internal/lab"
 )
 
 // aWhile is far longer than anything here takes, when it works.
@@ -110,4 +114,57 @@ func (w *world) until(what string, cond func(State) bool) State {
 
 func connectedAs(addr string) func(State) bool {
 	return func(s State) bool { return s.Uplink.Connected() && s.Uplink.Addr.String() == addr }
+}
+
+// TestMissedAnswer: when the kernel does not answer a question in time, rtnetlink is
+// opened again: late, the answer would be taken for that to the next one.
+func TestMissedAnswer(t *testing.T) {
+	lab.NeedAlone(t)
+	noDevices(t)
+	w := follow(t, "eth1")
+	w.run()
+	old := w.sockets()
+	w.missed(fmt.Errorf("read route: %w", os.ErrDeadlineExceeded))
+	for end := time.Now().Add(10 * time.Second); w.sockets() == old; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the sockets are still the same")
+		}
+	}
+	if _, err := w.Neighbors(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRunEnds(t *testing.T) {
+	ended := make(chan error)
+	wantEnd := func(when string) {
+		t.Helper()
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Errorf("%s: %v", when, err)
+			}
+		case <-time.After(aWhile):
+			t.Fatalf("%s: Run goes on", when)
+		}
+	}
+	var w *world
+	for range 20 { // some before, some while it waits
+		w = follow(t, "nosuch9")
+		ctx, cancel := context.WithCancel(context.Background())
+		go func() { ended <- w.Run(ctx, nil) }()
+		cancel()
+		wantEnd("context")
+		w.log.want(t, "wan: no device nosuch9 yet; waiting for it")
+	}
+	w = follow(t, "nosuch9")
+	go func() { ended <- w.Run(context.Background(), nil) }()
+	_ = w.Close()
+	wantEnd("Close")
+	if _, err := w.Counters(); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("Counters after Close: %v", err)
+	}
+	if s := w.State(); s.Uplink.Name != "nosuch9" {
+		t.Errorf("State after Close: %+v", s)
+	}
 }
