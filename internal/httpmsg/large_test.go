@@ -54,6 +54,23 @@ func TestUnreadMakesRoom(t *testing.T) {
 	})
 }
 
+// Issue 8, 4: a host with one connection from each of many addresses takes no place of
+// a client that needs two.
+func TestFewCountAlike(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var e echo
+		c := &silent{t: t, s: &Server{Handler: e.handle, Limits: Limits{Connections: 3}}, last: clientAddr}
+		defer c.leave()
+		oldest, younger := c.ask(next), c.ask(next)
+		before := c.last
+		first := c.ask(next)
+		c.last = before // the same client again
+		if second := c.ask(next); !oldest() || younger() || first() || second() {
+			t.Errorf("gone are the oldest: %v, a younger one: %v; of who needs two the first: %v, the second: %v", oldest(), younger(), first(), second())
+		}
+	})
+}
+
 // Issue 8, 4: what is kept for slow clients is bounded for all of them together.
 func TestLargeTogether(t *testing.T) {
 	const kB = 1 << 10

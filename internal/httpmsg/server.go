@@ -193,11 +193,16 @@ func (s *Server) enter(c *conn) (slow *conn, ok bool) {
 	return slow, true
 }
 
+// few is how many connections a control point may have.
+const few = 4
+
 // slowest finds, of the client with the most connections, more than most, the one that
-// has waited longest for it and keeps at least so many bytes.
+// has waited longest for it and keeps at least so many bytes. Those with few count
+// alike: a host with hundreds of addresses has one connection from each.
 func (s *Server) slowest(most, large int) (slow *conn) {
+	most = max(most, few-1)
 	for _, o := range s.waiting {
-		if n := s.perClient[o.client()]; n > most && o.large >= large {
+		if n := max(few, s.perClient[o.client()]); n > most && o.large >= large {
 			slow, most = o, n
 		}
 	}
