@@ -94,8 +94,14 @@
 //     of updates about a new address. The log knows by the first netip.Addr among the
 //     args of a line whose share it is. Of connections, a host has as many shares as
 //     addresses; so when none is left, the one that waits longest for the client with
-//     the most of them gives way. So do those that leave answers unread, 256 kB in all:
-//     a list of 200 mappings may have 340 kB, and 96 of them made 9 MB of memory 106.
+//     the most of them gives way.
+//   - An answer that its client does not read is like a request that does not end: it
+//     gives way to others, and what is kept for all such is 256 kB for each segment (with
+//     one more answer). A listing is 0.4 MB: 160 connections took 120 MB.
+//   - Answers by UDP never block, and the send buffers are large: what goes to forged
+//     sources stays in them for the three seconds that ARP and neighbour discovery take.
+//     Beyond the limits for all sources together there is as much for those that
+//     seldom ask.
 //   - A PORT_SET is one mapping with up to 64 ports; the quota counts each.
 //   - A served LAN has a segment for each version of IP. When an address becomes
 //     another one all segments say goodbye and begin with a new BOOTID; when IPv6
