@@ -49,7 +49,7 @@ type Table struct {
 	flushed  func()
 	wake     chan struct{} // tells Run that the next deadline may have changed
 
-	records   sync.Mutex // inside mu, while a list or an entry changes: List does not wait for the kernel
+	records   sync.Mutex // inside mu, while a list or an entry changes: who reads does not wait for the kernel
 	mu        sync.Mutex
 	policy    Policy
 	network   Network
@@ -266,10 +266,14 @@ func (t *Table) unmapLocked(e *entry, from netip.Addr, what string, err error) e
 
 // Lookup finds a mapping by its exact Key; ErrNoEntry when there is none.
 func (t *Table) Lookup(k Key) (Mapping, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if e := t.find(k); e != nil {
-		return e.Mapping, nil
+	t.records.Lock()
+	defer t.records.Unlock()
+	for _, list := range [...][]*entry{t.order, t.pinned} {
+		for _, e := range list {
+			if e.Key == k {
+				return e.Mapping, nil
+			}
+		}
 	}
 	return Mapping{}, ErrNoEntry
 }
@@ -277,8 +281,8 @@ func (t *Table) Lookup(k Key) (Mapping, error) {
 // At gives the i-th IPv4 mapping in the order of their making, from 0 without gaps
 // (SPEC WIP-17); ErrNoEntry beyond the last.
 func (t *Table) At(i int) (Mapping, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	t.records.Lock()
+	defer t.records.Unlock()
 	if i < 0 || i >= len(t.order) {
 		return Mapping{}, ErrNoEntry
 	}
@@ -287,8 +291,8 @@ func (t *Table) At(i int) (Mapping, error) {
 
 // Len is the number of IPv4 mappings.
 func (t *Table) Len() int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	t.records.Lock()
+	defer t.records.Unlock()
 	return len(t.order)
 }
 
