@@ -99,7 +99,11 @@ func TestDuplicateAddress(t *testing.T) {
 	lab.IP(t, "addr add 2001:db8:1::1/64 dev br-lan", "addr add 2001:db8:1::2/64 dev br-lan")
 	tentative := func(flag uint32, want int) bool {
 		t.Helper()
-		k, err := readKernel(w.socks.requests, w.names)
+		c, _, err := w.requests()
+		if err != nil {
+			t.Fatal(err)
+		}
+		k, err := readKernel(c, w.names)
 		if err != nil {
 			t.Fatal(err)
 		}
