@@ -34,9 +34,11 @@ func TestUnread(t *testing.T) {
 	} {
 		t.Run(attack.name, func(t *testing.T) {
 			h.beside(t, func(t *testing.T) { h.hurl(t, from, attack.text) })
-			// One listing is 0.4 MB, and others are made while it is on its way.
-			if n := memory(t, h.daemon, "VmHWM"); n >= mostMemory+4<<10 {
-				t.Errorf("the daemon had %d kB, want less than %d", n, mostMemory+4<<10)
+			// One listing is 0.4 MB, and others are made while it is on its way: the more
+			// the less often the daemon runs (16 MB on a quiet machine, 25 seen on a busy
+			// one). Without the bound it is 120.
+			if n := memory(t, h.daemon, "VmHWM"); n >= 3*mostMemory {
+				t.Errorf("the daemon had %d kB, want less than %d", n, 3*mostMemory)
 			}
 		})
 	}
